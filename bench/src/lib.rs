@@ -1,0 +1,1 @@
+//! Rigs, generators and reports.

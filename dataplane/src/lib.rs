@@ -1,0 +1,3 @@
+//! The forwarding engine of vxlane.
+pub mod ids;
+pub mod port;

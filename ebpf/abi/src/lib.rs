@@ -1,0 +1,2 @@
+//! What the BPF programs and the user side agree on.
+#![no_std]

@@ -1,0 +1,1 @@
+//! Namespaces, labs, peers and packet builders.
