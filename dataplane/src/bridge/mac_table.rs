@@ -1,0 +1,387 @@
+//! A bounded table from (network, MAC address) to where that station is.
+//!
+//! Buckets of four entries fill one cache line each; a key may live in either of two buckets,
+//! chosen by a keyed hash, so that a lookup reads at most two lines however full the table is
+//! and nobody outside can aim at a bucket. With half of the places in use, which is all that
+//! [`MacTable::new`] allows, two full buckets are a matter of one in millions; then the
+//! newcomer is not taken, as in a full table.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::{
+    clock::Ticks,
+    ids::{NetworkId, PortId, VtepId},
+    wire::MacAddr,
+};
+
+/// Where a station is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Behind a port of this host.
+    Port(PortId),
+    /// Behind a remote VTEP.
+    Vtep(VtepId),
+}
+
+/// What the table knows of a station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it is.
+    pub origin: Origin,
+    /// When that was last confirmed.
+    pub seen: Ticks,
+}
+
+/// What became of an address that was to be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// Known at this place, confirmed not long ago: nothing was written.
+    Known,
+    /// Known at this place; its time was written.
+    Confirmed,
+    /// Not known before.
+    New,
+    /// Known elsewhere before.
+    Moved(Origin),
+    /// Not taken: the network is at its limit, or the table is full.
+    Refused,
+}
+
+type Key = (NetworkId, MacAddr);
+
+/// A bounded table of stations.
+#[derive(Debug)]
+pub struct MacTable {
+    buckets: Box<[Bucket]>,
+    seed: [u64; 2],
+    /// Entries, over all networks.
+    len: usize,
+    capacity: usize,
+    /// Entries by network.
+    counts: Vec<u32>,
+    /// Where the next [`sweep`](Self::sweep) starts.
+    hand: usize,
+}
+
+const WAYS: usize = 4;
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct Bucket([Slot; WAYS]);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// MAC address in the upper 48 bits, network in the lower 16. Zero, which no station
+    /// address gives, marks a free place.
+    key: u64,
+    seen: u32,
+    place: u32,
+}
+
+impl Slot {
+    const VTEP: u32 = 1 << 16;
+
+    fn new(key: u64, origin: Origin, seen: Ticks) -> Self {
+        let place = match origin {
+            Origin::Port(port) => u32::from(port.0),
+            Origin::Vtep(vtep) => u32::from(vtep.0) | Self::VTEP,
+        };
+        Self { key, seen: seen.0, place }
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the id")]
+    fn entry(&self) -> Entry {
+        let id = self.place as u16;
+        let origin = if self.place & Self::VTEP == 0 { Origin::Port(PortId(id)) } else { Origin::Vtep(VtepId(id)) };
+        Entry { origin, seen: Ticks(self.seen) }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the network")]
+    fn station(&self) -> Key {
+        (NetworkId(self.key as u16), MacAddr::from_u64(self.key >> 16))
+    }
+}
+
+impl MacTable {
+    /// A table for `capacity` stations, at least one; all memory it will ever use.
+    #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        let buckets = (capacity * 2).div_ceil(WAYS).next_power_of_two();
+        // The standard library's per-process random keys; odd, so that multiplying loses nothing.
+        let random = RandomState::new();
+        let seed = [random.hash_one(0u8), random.hash_one(1u8) | 1];
+        Self {
+            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            seed,
+            len: 0,
+            capacity,
+            counts: vec![0; usize::from(u16::MAX) + 1],
+            hand: 0,
+        }
+    }
+
+    /// What is known of `key`.
+    #[inline]
+    pub fn lookup(&self, key: Key) -> Option<Entry> {
+        let key = pack(key);
+        self.find(key, self.places(key)).map(|(bucket, way)| self.buckets[bucket].0[way].entry())
+    }
+
+    /// Records `key` at `origin`. See [`Bridge::learn`](super::Bridge::learn) for when it writes.
+    #[inline]
+    pub fn learn(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
+        let packed = pack(key);
+        let places = self.places(packed);
+        let Some((bucket, way)) = self.find(packed, places) else {
+            return self.insert(key.0, packed, places, origin, now, limit);
+        };
+        let slot = &mut self.buckets[bucket].0[way];
+        let entry = slot.entry();
+        if entry.origin != origin {
+            *slot = Slot::new(packed, origin, now);
+            Learned::Moved(entry.origin)
+        } else if now.since(entry.seen) > confirm_after {
+            slot.seen = now.0;
+            Learned::Confirmed
+        } else {
+            Learned::Known
+        }
+    }
+
+    fn insert(
+        &mut self,
+        id: NetworkId,
+        key: u64,
+        places: [usize; 2],
+        origin: Origin,
+        now: Ticks,
+        limit: u32,
+    ) -> Learned {
+        if key >> 16 == 0 || self.len >= self.capacity || self.counts[id.index()] >= limit {
+            return Learned::Refused;
+        }
+        let free = |bucket: usize| self.buckets[bucket].0.iter().filter(|slot| slot.key == 0).count();
+        let [first, second] = places;
+        let bucket = if free(second) > free(first) { second } else { first };
+        let Some(slot) = self.buckets[bucket].0.iter_mut().find(|slot| slot.key == 0) else {
+            return Learned::Refused;
+        };
+        *slot = Slot::new(key, origin, now);
+        self.len += 1;
+        self.counts[id.index()] += 1;
+        Learned::New
+    }
+
+    /// Goes through the next `slots` places and frees those whose entry `expired` says so of.
+    pub fn sweep(&mut self, slots: usize, mut expired: impl FnMut(NetworkId, &Entry) -> bool) {
+        for _ in 0..slots.div_ceil(WAYS).min(self.buckets.len()) {
+            let bucket = self.hand;
+            self.hand = (self.hand + 1) % self.buckets.len();
+            self.clear_where(bucket, &mut expired);
+        }
+    }
+
+    /// Frees every place whose entry `keep` does not vouch for.
+    pub fn retain(&mut self, mut keep: impl FnMut(NetworkId, &Entry) -> bool) {
+        for bucket in 0..self.buckets.len() {
+            self.clear_where(bucket, &mut |id, entry| !keep(id, entry));
+        }
+    }
+
+    fn clear_where(&mut self, bucket: usize, unwanted: &mut impl FnMut(NetworkId, &Entry) -> bool) {
+        for slot in &mut self.buckets[bucket].0 {
+            let (id, _) = slot.station();
+            if slot.key != 0 && unwanted(id, &slot.entry()) {
+                *slot = Slot::default();
+                self.len -= 1;
+                self.counts[id.index()] -= 1;
+            }
+        }
+    }
+
+    /// Reads the first line that a lookup of `key` would read; the value means nothing.
+    #[inline]
+    pub fn touch(&self, key: Key) -> u64 {
+        let [first, _] = self.places(pack(key));
+        self.buckets[first].0[0].key
+    }
+
+    /// Up to `most` stations from place `from` on, and where to go on; whole buckets only.
+    pub fn page(&self, from: usize, most: usize) -> (Vec<(NetworkId, MacAddr, Entry)>, Option<usize>) {
+        let mut stations = Vec::new();
+        for (index, bucket) in self.buckets.iter().enumerate().skip(from) {
+            if stations.len() + WAYS > most.max(WAYS) {
+                return (stations, Some(index));
+            }
+            let taken = bucket.0.iter().filter(|slot| slot.key != 0);
+            stations.extend(taken.map(|slot| {
+                let (id, mac) = slot.station();
+                (id, mac, slot.entry())
+            }));
+        }
+        (stations, None)
+    }
+
+    /// Entries, over all networks.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Places, free and taken.
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * WAYS
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
+    fn places(&self, key: u64) -> [usize; 2] {
+        let product = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
+        let hash = product as u64 ^ (product >> 64) as u64;
+        let mask = self.buckets.len() - 1;
+        [hash as usize & mask, (hash >> 32) as usize & mask]
+    }
+
+    #[inline]
+    fn find(&self, key: u64, [first, second]: [usize; 2]) -> Option<(usize, usize)> {
+        let way = |bucket: usize| self.buckets[bucket].0.iter().position(|slot| slot.key == key);
+        way(first).map(|way| (first, way)).or_else(|| way(second).map(|way| (second, way)))
+    }
+}
+
+#[inline]
+fn pack((network, mac): Key) -> u64 {
+    mac.to_u64() << 16 | u64::from(network.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HERE: Origin = Origin::Port(PortId(1));
+    const THERE: Origin = Origin::Vtep(VtepId(1));
+
+    fn key(network: u16, station: u64) -> Key {
+        (NetworkId(network), MacAddr::from_u64(0x0200_0000_0000 + station))
+    }
+
+    fn learn(table: &mut MacTable, key: Key, origin: Origin) -> Learned {
+        table.learn(key, origin, Ticks(0), Ticks(10), 1_000_000)
+    }
+
+    #[test]
+    fn equal_addresses_in_two_networks_are_two_stations() {
+        let mut table = MacTable::new(16);
+        assert_eq!(learn(&mut table, key(1, 1), HERE), Learned::New);
+        assert_eq!(table.lookup(key(2, 1)), None);
+        assert_eq!(learn(&mut table, key(2, 1), THERE), Learned::New);
+        assert_eq!(table.lookup(key(1, 1)).unwrap().origin, HERE);
+        assert_eq!(table.lookup(key(2, 1)).unwrap().origin, THERE);
+    }
+
+    #[test]
+    fn learning_writes_only_what_changed() {
+        let mut table = MacTable::new(16);
+        learn(&mut table, key(1, 1), HERE);
+        assert_eq!(table.learn(key(1, 1), HERE, Ticks(10), Ticks(10), 9), Learned::Known);
+        assert_eq!(table.lookup(key(1, 1)).unwrap().seen, Ticks(0));
+        assert_eq!(table.learn(key(1, 1), HERE, Ticks(11), Ticks(10), 9), Learned::Confirmed);
+        assert_eq!(table.lookup(key(1, 1)).unwrap().seen, Ticks(11));
+        assert_eq!(table.learn(key(1, 1), THERE, Ticks(11), Ticks(10), 9), Learned::Moved(HERE));
+    }
+
+    #[test]
+    fn a_network_at_its_limit_refuses_strangers_and_keeps_the_known() {
+        let mut table = MacTable::new(1000);
+        for station in 0..20 {
+            let learned = table.learn(key(1, station), HERE, Ticks(0), Ticks(10), 8);
+            assert_eq!(learned, if station < 8 { Learned::New } else { Learned::Refused });
+        }
+        assert_eq!(table.learn(key(1, 3), THERE, Ticks(0), Ticks(10), 8), Learned::Moved(HERE));
+        assert_eq!(table.learn(key(2, 1), HERE, Ticks(0), Ticks(10), 8), Learned::New, "another network");
+        table.retain(|_, entry| entry.origin == THERE);
+        assert_eq!(table.learn(key(1, 99), HERE, Ticks(0), Ticks(10), 8), Learned::New, "room again");
+    }
+
+    #[test]
+    fn a_table_takes_its_whole_capacity_and_not_one_more() {
+        let mut table = MacTable::new(65_536);
+        let taken = (0..80_000).filter(|&station| learn(&mut table, key(1, station), HERE) == Learned::New).count();
+        assert!((65_530..=65_536).contains(&taken), "{taken}");
+        assert_eq!(table.len(), taken);
+    }
+
+    #[test]
+    fn a_sweep_comes_round_to_every_place() {
+        let mut table = MacTable::new(100);
+        for station in 0..100 {
+            learn(&mut table, key(1, station), HERE);
+        }
+        for _ in 0..table.slots() / 8 {
+            table.sweep(8, |_, _| true);
+        }
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn pages_show_every_station_once() {
+        let mut table = MacTable::new(1000);
+        for station in 0..1000 {
+            learn(&mut table, key(1, station), HERE);
+        }
+        let (mut seen, mut from) = (std::collections::HashSet::new(), Some(0));
+        while let Some(start) = from {
+            let (page, next) = table.page(start, 64);
+            assert!(page.len() <= 64);
+            assert!(page.into_iter().all(|(_, mac, _)| seen.insert(mac)));
+            from = next;
+        }
+        assert_eq!(seen.len(), table.len());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Learn(u16, u64, bool),
+        Forget(u16),
+    }
+
+    proptest! {
+        /// The table against the obvious one.
+        #[test]
+        fn the_table_agrees_with_a_hash_map(steps in prop::collection::vec(
+            prop_oneof![
+                9 => (0..3u16, 0..60u64, any::<bool>()).prop_map(|(n, s, here)| Step::Learn(n, s, here)),
+                1 => (0..3u16).prop_map(Step::Forget),
+            ], 0..400))
+        {
+            let mut table = MacTable::new(4096);
+            let mut model: HashMap<Key, Origin> = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Learn(network, station, here) => {
+                        let (key, origin) = (key(network, station), if here { HERE } else { THERE });
+                        let expected = match model.insert(key, origin) {
+                            None => Learned::New,
+                            Some(old) if old == origin => Learned::Known,
+                            Some(old) => Learned::Moved(old),
+                        };
+                        prop_assert_eq!(learn(&mut table, key, origin), expected);
+                    }
+                    Step::Forget(network) => {
+                        model.retain(|(id, _), _| id.0 != network);
+                        table.retain(|id, _| id.0 != network);
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for (key, origin) in model {
+                prop_assert_eq!(table.lookup(key).map(|entry| entry.origin), Some(origin));
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Bridges: where each station of each network is, learned from what it sends.
+
+mod mac_table;
+
+pub use mac_table::{Entry, Learned, MacTable, Origin};
+
+use crate::{
+    clock::{Instant, Ticks},
+    ids::NetworkId,
+    tables::{Network, Tables},
+    wire::MacAddr,
+};
+
+/// The MAC tables of one worker: all its networks in one bounded memory.
+#[derive(Debug)]
+pub struct Bridge {
+    table: MacTable,
+}
+
+impl Bridge {
+    /// A bridge for at most `capacity` stations over all networks.
+    pub fn new(capacity: usize) -> Self {
+        Self { table: MacTable::new(capacity) }
+    }
+
+    /// Records that `mac` was heard from `origin`.
+    ///
+    /// Writes only when something changed: a new place, or the old one not confirmed for an
+    /// eighth of the ageing time; a steady flow costs one lookup. A full table, or a network
+    /// at its limit, does not take the newcomer, whose traffic then floods: no known station
+    /// is ever forgotten for a stranger.
+    #[inline]
+    pub fn learn(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> Learned {
+        let confirm_after = Ticks(Ticks::from_secs(network.ageing).0 / 8);
+        self.table.learn((id, mac), origin, now.ticks(), confirm_after, network.mac_limit)
+    }
+
+    /// Where `mac` is, unless it has been silent for longer than the ageing time.
+    #[inline]
+    pub fn lookup(&self, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
+        let entry = self.table.lookup((id, mac))?;
+        (!is_expired(&entry, network, now.ticks())).then_some(entry.origin)
+    }
+
+    /// Looks at a part of the table and forgets who has been silent too long.
+    ///
+    /// Call it regularly: `slots` per call bounds the time it takes, and the table's size
+    /// divided by it says how many calls a round takes. Expired entries are already invisible
+    /// to [`lookup`](Self::lookup); this gives their places back.
+    pub fn age(&mut self, tables: &Tables, now: Instant, slots: usize) {
+        let now = now.ticks();
+        self.table.sweep(slots, |id, entry| tables.network(id).is_none_or(|network| is_expired(entry, network, now)));
+    }
+
+    /// Forgets every station that `tables` no longer has a place for: its network, port or
+    /// VTEP is gone, or is no longer part of that network.
+    pub fn adopt(&mut self, tables: &Tables) {
+        self.table.retain(|id, entry| {
+            tables.network(id).is_some_and(|network| match entry.origin {
+                Origin::Port(port) => network.ports.contains(&port),
+                Origin::Vtep(vtep) => network.peers.contains(&vtep),
+            })
+        });
+    }
+
+    /// Forgets learned stations of one network, or of all.
+    pub fn flush(&mut self, only: Option<NetworkId>) {
+        self.table.retain(|id, _| only.is_some_and(|only| only != id));
+    }
+
+    /// Starts fetching where `mac` would be, for a lookup soon.
+    #[inline]
+    pub fn prepare(&self, id: NetworkId, mac: MacAddr) -> u64 {
+        self.table.touch((id, mac))
+    }
+
+    /// Up to `most` stations from place `from` on, and the place to go on from.
+    pub fn stations(&self, from: usize, most: usize) -> (Vec<(NetworkId, MacAddr, Entry)>, Option<usize>) {
+        self.table.page(from, most)
+    }
+
+    /// How many stations are known, over all networks.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether no station is known.
+    pub fn is_empty(&self) -> bool {
+        self.table.len() == 0
+    }
+
+    /// How many places [`age`](Self::age) goes through in a round.
+    pub fn slots(&self) -> usize {
+        self.table.slots()
+    }
+}
+
+/// An eighth beyond the ageing time, because that is how stale a confirmation may be: a
+/// station is forgotten between 1 and 1.125 ageing times after its last frame.
+fn is_expired(entry: &Entry, network: &Network, now: Ticks) -> bool {
+    let ageing = Ticks::from_secs(network.ageing).0;
+    now.since(entry.seen).0 > ageing + ageing / 8
+}

@@ -1,0 +1,184 @@
+//! What control tells the workers: an immutable snapshot, swapped whole between bursts.
+//!
+//! Ids are given out by control and are stable from one snapshot to the next, so that what a
+//! worker learned stays true across a swap. Whatever is gone from the next snapshot is
+//! forgotten when that snapshot is adopted (see [`Bridge::adopt`](crate::bridge::Bridge::adopt)).
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    ids::{NetworkId, PortId, VtepId, WorkerId},
+    vtep::Template,
+    wire::{MacAddr, Vni},
+};
+
+/// One consistent view of everything that control decides.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    local: LocalVtep,
+    networks: Vec<Option<Network>>,
+    ports: Vec<Option<Port>>,
+    vteps: Vec<Option<Vtep>>,
+    vnis: HashMap<Vni, NetworkId, RandomState>,
+    tunnels: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
+}
+
+/// Our own end of every tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalVtep {
+    /// Underlay address.
+    pub address: Ipv4Addr,
+    /// UDP port: 4789 unless configured otherwise (RFC 7348 section 5).
+    pub port: u16,
+}
+
+/// An overlay Ethernet segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its identifier on the wire.
+    pub vni: Vni,
+    /// Longest packet, in bytes of network layer (without the Ethernet header).
+    pub mtu: u16,
+    /// Seconds after which a silent station is forgotten.
+    pub ageing: u32,
+    /// How many stations may be learned.
+    pub mac_limit: u32,
+    /// Access ports on this host.
+    pub ports: Vec<PortId>,
+    /// VTEPs that take part: flooded to, and learned from.
+    pub peers: Vec<VtepId>,
+}
+
+/// A port as the pipeline sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// What its frames are.
+    pub role: Role,
+    /// The worker that sends on it when the one at hand has no queue of it.
+    pub owner: WorkerId,
+}
+
+/// What kind of frames a port carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Underlay frames, to and from other VTEPs.
+    Uplink,
+    /// Overlay frames of an endpoint of this network.
+    Access(NetworkId),
+}
+
+/// A remote VTEP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vtep {
+    /// Its underlay address.
+    pub address: Ipv4Addr,
+    /// The uplink that leads there.
+    pub uplink: PortId,
+    /// The outer headers, ready but for what each packet decides; `None` until the next
+    /// hop's MAC address is known.
+    pub template: Option<Template>,
+}
+
+impl Vtep {
+    /// A VTEP behind `next_hop`, seen from `local` through an uplink whose own address is `source`.
+    pub fn new(
+        local: LocalVtep,
+        address: Ipv4Addr,
+        uplink: PortId,
+        source: MacAddr,
+        next_hop: Option<MacAddr>,
+    ) -> Self {
+        let template = next_hop.map(|next_hop| Template::new(local, source, address, next_hop));
+        Self { address, uplink, template }
+    }
+}
+
+impl Tables {
+    /// Tables without any network.
+    pub fn new(local: LocalVtep) -> Self {
+        Self {
+            local,
+            networks: Vec::new(),
+            ports: Vec::new(),
+            vteps: Vec::new(),
+            vnis: HashMap::default(),
+            tunnels: HashMap::default(),
+        }
+    }
+
+    /// Puts a VTEP in place `id`.
+    pub fn set_vtep(&mut self, id: VtepId, vtep: Vtep) {
+        put(&mut self.vteps, id.index(), vtep);
+    }
+
+    /// Puts a port in place `id`.
+    pub fn set_port(&mut self, id: PortId, port: Port) {
+        put(&mut self.ports, id.index(), port);
+    }
+
+    /// Puts a network in place `id`. Its peers must have been set before; others are left out.
+    pub fn set_network(&mut self, id: NetworkId, network: Network) {
+        self.vnis.insert(network.vni, id);
+        for &peer in &network.peers {
+            if let Some(vtep) = get(&self.vteps, peer.index()) {
+                self.tunnels.insert((network.vni, vtep.address), (id, peer));
+            }
+        }
+        put(&mut self.networks, id.index(), network);
+    }
+
+    /// Our own VTEP.
+    #[inline]
+    pub fn local(&self) -> LocalVtep {
+        self.local
+    }
+
+    /// The network in place `id`.
+    #[inline]
+    pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        get(&self.networks, id.index())
+    }
+
+    /// The port in place `id`.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        get(&self.ports, id.index())
+    }
+
+    /// The VTEP in place `id`.
+    #[inline]
+    pub fn vtep(&self, id: VtepId) -> Option<&Vtep> {
+        get(&self.vteps, id.index())
+    }
+
+    /// The network and the peer that a frame with `vni` from `source` belongs to.
+    #[inline]
+    pub fn tunnel(&self, vni: Vni, source: Ipv4Addr) -> Option<(NetworkId, VtepId)> {
+        self.tunnels.get(&(vni, source)).copied()
+    }
+
+    /// The network with this VNI.
+    pub fn network_of(&self, vni: Vni) -> Option<NetworkId> {
+        self.vnis.get(&vni).copied()
+    }
+
+    /// Every network with its id.
+    pub fn networks(&self) -> impl Iterator<Item = (NetworkId, &Network)> {
+        let numbered = (0u16..).zip(&self.networks);
+        numbered.filter_map(|(id, network)| network.as_ref().map(|network| (NetworkId(id), network)))
+    }
+}
+
+#[inline]
+fn get<T>(slots: &[Option<T>], index: usize) -> Option<&T> {
+    slots.get(index).and_then(Option::as_ref)
+}
+
+fn put<T>(slots: &mut Vec<Option<T>>, index: usize, value: T) {
+    if slots.len() <= index {
+        slots.resize_with(index + 1, || None);
+    }
+    slots[index] = Some(value);
+}

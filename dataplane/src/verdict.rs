@@ -1,0 +1,140 @@
+//! What becomes of a packet: exactly one [`Verdict`] each, and a name for every drop.
+
+use crate::{
+    ids::{NetworkId, PortId, VtepId},
+    vtep::Flow,
+    wire::MacAddr,
+};
+
+/// What the pipeline says shall happen to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The overlay frame leaves by this local port.
+    Deliver(PortId),
+    /// The overlay frame is encapsulated for this VTEP.
+    Forward(VtepId),
+    /// A copy leaves by every port of the network but the one it came from and, if it came
+    /// from a local port, to every peer of the network.
+    Flood,
+    /// The packet is dropped as too long, and its sender is told the MTU it may use.
+    Reply {
+        /// Longest packet of the network, in bytes of network layer.
+        mtu: u16,
+    },
+    /// The packet ends here.
+    Drop(DropReason),
+}
+
+/// A verdict with what is needed to carry it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What shall happen.
+    pub verdict: Verdict,
+    /// The network of the overlay frame. Meaningless beside [`Verdict::Drop`].
+    pub network: NetworkId,
+    /// First byte of the overlay frame within the frame that came in.
+    pub start: usize,
+    /// End of the overlay frame within the frame that came in.
+    pub end: usize,
+    /// What the outer header repeats of the inner packet.
+    pub flow: Flow,
+}
+
+impl Decision {
+    /// Nothing but a drop.
+    #[inline]
+    pub fn drop(reason: DropReason) -> Self {
+        Self { verdict: Verdict::Drop(reason), network: NetworkId(0), start: 0, end: 0, flow: Flow::default() }
+    }
+}
+
+/// A MAC address that turned up at a new place; other workers need to hear of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Where the address is known.
+    pub network: NetworkId,
+    /// The address.
+    pub mac: MacAddr,
+    /// Where it is now.
+    pub origin: crate::bridge::Origin,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why a packet ended without leaving. Where the kernel has a name for the same thing
+        /// (`include/net/dropreason-core.h`) ours is the same.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name in counters, logs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The underlay frame ends before its headers do.
+    OuterTruncated = "outer_truncated",
+    /// Not IPv4 and UDP to our VTEP address and port.
+    OuterNotOurs = "outer_not_ours",
+    /// The outer IP header contradicts itself or the frame.
+    OuterBadIpHeader = "outer_bad_ip_header",
+    /// The outer IP header checksum is wrong.
+    OuterBadIpChecksum = "outer_bad_ip_csum",
+    /// A fragment; RFC 7348 section 4.3 lets us discard it.
+    OuterFragment = "outer_fragment",
+    /// The UDP length is shorter than its header or longer than the packet.
+    OuterBadUdpLength = "outer_bad_udp_length",
+    /// The outer UDP checksum is neither zero nor right.
+    OuterBadUdpChecksum = "outer_bad_udp_csum",
+    /// Flag I is not set, or the VXLAN header is cut short.
+    VxlanInvalidHeader = "vxlan_invalid_hdr",
+    /// No network here has this VNI.
+    VxlanVniNotFound = "vxlan_vni_not_found",
+    /// The outer source is not a peer of this network.
+    PeerNotAllowed = "peer_not_allowed",
+    /// The overlay frame is shorter than an Ethernet header.
+    InnerTruncated = "inner_truncated",
+    /// The overlay frame has a VLAN tag (RFC 7348 section 6.1).
+    InnerVlan = "inner_vlan",
+    /// The overlay source address is a group, or zero.
+    MacInvalidSource = "mac_invalid_source",
+    /// To an address that bridges must not forward: spanning tree, LLDP, pause.
+    LinkLocalControl = "link_local_control",
+    /// Congestion was marked on the tunnel but the inner transport cannot hear it (RFC 6040).
+    TunnelEcn = "ip_tunnel_ecn",
+    /// Longer than the MTU of the network.
+    MtuExceeded = "mtu_exceeded",
+    /// The destination is where it came from.
+    SamePort = "same_port",
+    /// It came from a tunnel and its destination is behind another.
+    SplitHorizon = "split_horizon",
+    /// It would be flooded, and there is nobody to flood to.
+    NoReceiver = "no_receiver",
+    /// The next hop to the VTEP has no known MAC address yet.
+    NextHopUnresolved = "next_hop_unresolved",
+    /// The port it came from or should leave by is being taken away.
+    PortGone = "port_gone",
+    /// Every transmit frame of the port is in use: the other side does not keep up.
+    TxRingFull = "tx_ring_full",
+    /// With its outer header it does not fit a transmit frame.
+    TxTooLong = "tx_too_long",
+    /// The worker that owns the port does not keep up.
+    HandoverFull = "handover_full",
+}
+
+impl DropReason {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}

@@ -1,0 +1,80 @@
+//! The outer source port: the same for every packet of an inner flow, spread over flows.
+//!
+//! RFC 7348 section 5 recommends a hash of the inner headers in the dynamic port range, so
+//! that routers and NICs which hash outer headers spread flows over paths and queues.
+
+use crate::wire::{Ethernet, Layers, Network};
+
+/// The first dynamic port (RFC 6335 section 6).
+pub const FIRST_PORT: u16 = 49152;
+const PORT_MASK: u64 = 0x3fff;
+
+/// The outer source port of an overlay frame, 49152 to 65535.
+///
+/// Over IP it depends on addresses, protocol and, unless fragmented, ports, so that all
+/// fragments of a datagram take one path; otherwise on MAC addresses and type. Not keyed:
+/// a worker, another worker and the express lane must agree.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "masked to 14 bits")]
+pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
+    let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
+    let addresses = match layers.network {
+        Network::Ipv4 => packet.get(12..20).and_then(|bytes| bytes.first_chunk()).map(|b| u64::from_ne_bytes(*b)),
+        Network::Ipv6 => packet.get(8..40).map(mix_words),
+        Network::Other => frame.get(..Ethernet::LEN).map(|bytes| mix_words(&bytes[..8]) ^ mix_words(&bytes[6..14])),
+    };
+    let protocol = layers.transport.map_or(0, |transport| u64::from(transport.protocol));
+    let ports = layers.port_bytes(frame).map_or(0, u64::from);
+    let hash = mix(addresses.unwrap_or(0) ^ SEED, (ports << 8 | protocol) ^ SEED.rotate_left(32));
+    FIRST_PORT | (hash & PORT_MASK) as u16
+}
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn mix_words(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().fold(0, |hash, word| mix(hash ^ u64::from_ne_bytes(*word), SEED))
+}
+
+/// Multiplies and folds the 128-bit product: every input bit reaches every output bit.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of the product")]
+fn mix(left: u64, right: u64) -> u64 {
+    let product = u128::from(left).wrapping_mul(u128::from(right));
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn port_of(source: [u8; 4], source_port_: u16) -> u16 {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(source, [10, 0, 0, 2], 64).udp(source_port_, 53);
+        builder.write(&mut frame, b"x").unwrap();
+        source_port(&frame, &Layers::walk(&frame))
+    }
+
+    #[test]
+    fn rfc7348_5_a_flow_keeps_its_port_and_flows_spread_evenly() {
+        let mut buckets = [0u32; 64];
+        for flow in 0..10_000u16 {
+            let port = port_of([10, 0, (flow >> 8) as u8, flow as u8], 1024 + flow);
+            assert!(port >= FIRST_PORT);
+            assert_eq!(port, port_of([10, 0, (flow >> 8) as u8, flow as u8], 1024 + flow));
+            buckets[usize::from(port & 63)] += 1;
+        }
+        let expected = 10_000.0 / 64.0;
+        let chi_square: f64 = buckets.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
+        // 63 degrees of freedom: 0.1 % of fair dice exceed 103.4.
+        assert!(chi_square < 103.4, "chi-square {chi_square}: {buckets:?}");
+    }
+
+    #[test]
+    fn flows_that_differ_in_one_port_get_different_ports() {
+        let ports: std::collections::HashSet<_> = (0..1000).map(|n| port_of([10, 0, 0, 1], 10_000 + n)).collect();
+        assert!(ports.len() > 950, "{}", ports.len());
+    }
+}

@@ -1,0 +1,8 @@
+//! Tunnels: putting the outer headers on and taking them off (RFC 7348).
+
+pub mod decap;
+pub mod encap;
+pub mod entropy;
+
+pub use decap::{Decapped, decap};
+pub use encap::{Flow, OVERHEAD, Template};

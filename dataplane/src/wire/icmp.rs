@@ -1,0 +1,154 @@
+//! The ICMP errors that a VTEP owes the sender of a packet that does not fit.
+
+use zerocopy::{FromBytes, IntoBytes, byteorder::network_endian::U16};
+
+use super::{Ethernet, Ipv4, Ipv6, Layers, Network, checksum, protocol};
+
+/// Room for the longest error: an IPv6 packet of the minimum MTU in an Ethernet frame.
+pub const MAX_ERROR: usize = Ethernet::LEN + 1280;
+
+const HEADER: usize = 8;
+
+/// Writes the answer to a packet that is longer than `mtu`: "fragmentation needed" (RFC 1191,
+/// RFC 792 type 3 code 4) or "packet too big" (RFC 4443 section 3.2). Returns its length.
+///
+/// The overlay has no router here, so the error comes from the address that the packet was
+/// sent to, as the kernel does it (`iptunnel_pmtud_build_icmp`, `net/ipv4/ip_tunnel_core.c`).
+/// `None` where no error may be sent: not IP, fragmenting was allowed (IPv4 without DF; a
+/// bridge cannot do it, the drop is counted), a group was addressed, the packet is itself an
+/// ICMP error or a later fragment (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+pub fn too_big(frame: &[u8], layers: &Layers, mtu: u16, out: &mut [u8; MAX_ERROR]) -> Option<usize> {
+    let (ethernet, packet) = Ethernet::split(frame)?;
+    if ethernet.destination.is_group() {
+        return None;
+    }
+    let length = match layers.network {
+        Network::Other => None,
+        Network::Ipv4 => too_big_v4(packet, mtu, &mut out[Ethernet::LEN..]),
+        Network::Ipv6 => too_big_v6(packet, layers, mtu, &mut out[Ethernet::LEN..]),
+    }?;
+    let back = Ethernet { destination: ethernet.source, source: ethernet.destination, ether_type: ethernet.ether_type };
+    back.write_to_prefix(out).ok()?;
+    Some(Ethernet::LEN + length)
+}
+
+fn too_big_v4(packet: &[u8], mtu: u16, out: &mut [u8]) -> Option<usize> {
+    let header = Ipv4::new_checked(packet)?;
+    let is_error = header.protocol == protocol::ICMP && !matches!(packet.get(header.header_len())?, 0 | 8 | 13 | 14);
+    if !header.dont_fragment() || header.is_fragment() || is_error || header.destination().is_multicast() {
+        return None;
+    }
+    // RFC 1812 section 4.3.2.3: as much as fits 576 bytes.
+    let quoted = &packet[..packet.len().min(576 - Ipv4::LEN - HEADER)];
+    let length = HEADER + quoted.len();
+    let icmp = out.get_mut(Ipv4::LEN..Ipv4::LEN + length)?;
+    icmp[..HEADER].copy_from_slice(&[3, 4, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]);
+    icmp[HEADER..].copy_from_slice(quoted);
+    let sum = !checksum::fold(checksum::sum(icmp));
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut ip = Ipv4::new(protocol::ICMP, header.destination(), header.source(), u16::try_from(length).ok()?, 0);
+    ip.checksum = U16::new(!checksum::fold(checksum::sum(ip.as_bytes())));
+    ip.write_to_prefix(out).ok()?;
+    Some(Ipv4::LEN + length)
+}
+
+fn too_big_v6(packet: &[u8], layers: &Layers, mtu: u16, out: &mut [u8]) -> Option<usize> {
+    let header = Ipv6::new_checked(packet)?;
+    let first = layers.transport.and_then(|transport| packet.get(transport.offset.checked_sub(Ethernet::LEN)?));
+    let is_error =
+        layers.transport.is_none_or(|t| t.protocol == protocol::ICMPV6 && first.is_none_or(|kind| kind & 0x80 == 0));
+    if is_error || header.destination().is_multicast() {
+        return None;
+    }
+    let quoted = &packet[..packet.len().min(1280 - Ipv6::LEN - HEADER)];
+    let length = HEADER + quoted.len();
+    let icmp = out.get_mut(Ipv6::LEN..Ipv6::LEN + length)?;
+    icmp[..HEADER].copy_from_slice(&[2, 0, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]);
+    icmp[HEADER..].copy_from_slice(quoted);
+    let (source, destination) = (header.destination(), header.source());
+    let pseudo = checksum::pseudo_v6(source, destination, protocol::ICMPV6, length);
+    let sum = !checksum::fold(checksum::sum(icmp) + pseudo);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    Ipv6::new(protocol::ICMPV6, source, destination, u16::try_from(length).ok()?).write_to_prefix(out).ok()?;
+    Some(Ipv6::LEN + length)
+}
+
+/// The MTU inside a "fragmentation needed" or "packet too big" in `frame`.
+pub fn mtu_of_too_big(frame: &[u8]) -> Option<u16> {
+    let transport = Layers::walk(frame).transport?;
+    let (header, _) = <[u8; HEADER]>::ref_from_prefix(frame.get(transport.offset..)?).ok()?;
+    match (transport.protocol, header) {
+        (protocol::ICMP, [3, 4, _, _, _, _, high, low]) | (protocol::ICMPV6, [2, 0, _, _, 0, 0, high, low]) => {
+            Some(u16::from_be_bytes([*high, *low]))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{IpHeaders, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+
+    use super::*;
+
+    fn long_v4(dont_fragment: bool) -> Vec<u8> {
+        let mut ip =
+            etherparse::Ipv4Header::new(1480, 64, etherparse::IpNumber::UDP, [10, 0, 0, 1], [10, 0, 0, 2]).unwrap();
+        ip.dont_fragment = dont_fragment;
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ip(IpHeaders::Ipv4(ip, Default::default()))
+            .udp(1, 2)
+            .write(&mut frame, &[7; 1472])
+            .unwrap();
+        frame
+    }
+
+    fn long_v6() -> Vec<u8> {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv6([1; 16], [2; 16], 9)
+            .udp(1, 2)
+            .write(&mut frame, &[7; 1452])
+            .unwrap();
+        frame
+    }
+
+    #[test]
+    fn the_error_goes_back_and_names_the_mtu() {
+        for frame in [long_v4(true), long_v6()] {
+            let mut out = [0; MAX_ERROR];
+            let length = too_big(&frame, &Layers::walk(&frame), 1450, &mut out).unwrap();
+            let error = &out[..length];
+            assert_eq!(mtu_of_too_big(error), Some(1450));
+            assert_eq!((&error[..6], &error[6..12]), (&frame[6..12], &frame[..6]));
+            let sliced = SlicedPacket::from_ethernet(error).unwrap();
+            match (sliced.net.unwrap(), sliced.transport.unwrap()) {
+                (NetSlice::Ipv4(ip), TransportSlice::Icmpv4(_)) => {
+                    assert_eq!(ip.header().source(), [10, 0, 0, 2]);
+                    assert!(super::super::ipv4::checksum_holds(ip.header().slice()));
+                    assert_eq!(checksum::fold(checksum::sum(&error[34..])), 0xffff);
+                }
+                (NetSlice::Ipv6(ip), TransportSlice::Icmpv6(icmp)) => {
+                    assert!(icmp.is_checksum_valid(ip.header().source(), ip.header().destination()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_where_none_may_be_sent() {
+        let refused = |frame: &[u8]| too_big(frame, &Layers::walk(frame), 1450, &mut [0; MAX_ERROR]).is_none();
+        assert!(refused(&long_v4(false)), "without DF");
+        let mut to_group = long_v4(true);
+        to_group[0] = 1;
+        assert!(refused(&to_group), "to a group");
+        let mut error = vec![0; MAX_ERROR];
+        let mut out = [0; MAX_ERROR];
+        let length = too_big(&long_v6(), &Layers::walk(&long_v6()), 1450, &mut out).unwrap();
+        error[..length].copy_from_slice(&out[..length]);
+        assert!(refused(&error[..length]), "about an error");
+        assert!(refused(&[0; 60]), "not IP");
+    }
+}

@@ -1,0 +1,217 @@
+//! One walk over an overlay frame: what it carries and where.
+
+use super::{EtherType, Ethernet, Ipv4, Ipv6, Udp, checksum, ecn::Ecn, ipv6, protocol};
+
+/// What a frame carries, found in one walk and used by checksums, ECN and entropy alike.
+///
+/// A frame whose IP header does not hold together counts as [`Network::Other`]: a bridge
+/// forwards what it does not understand, and touches nothing in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// The network layer.
+    pub network: Network,
+    /// The upper protocol, when all of it is in this frame.
+    pub transport: Option<Transport>,
+}
+
+/// The network layer of a frame; its header starts at byte 14.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Neither IPv4 nor IPv6 that can be read.
+    Other,
+    /// IPv4, with its header checked for lengths.
+    Ipv4,
+    /// IPv6, likewise.
+    Ipv6,
+}
+
+/// An upper protocol inside a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// See [`protocol`].
+    pub protocol: u8,
+    /// First byte, counted from the start of the frame.
+    pub offset: usize,
+    /// Bytes, without Ethernet padding.
+    pub length: usize,
+}
+
+impl Layers {
+    /// Walks `frame`, which starts with an Ethernet header.
+    #[inline]
+    pub fn walk(frame: &[u8]) -> Self {
+        let other = Self { network: Network::Other, transport: None };
+        let Some((ethernet, packet)) = Ethernet::split(frame) else { return other };
+        match ethernet.ether_type {
+            EtherType::IPV4 => Self::walk_v4(packet).unwrap_or(other),
+            EtherType::IPV6 => Self::walk_v6(packet).unwrap_or(other),
+            _ => other,
+        }
+    }
+
+    #[inline]
+    fn walk_v4(packet: &[u8]) -> Option<Self> {
+        let header = Ipv4::new_checked(packet)?;
+        let transport = (!header.is_fragment()).then_some(Transport {
+            protocol: header.protocol,
+            offset: Ethernet::LEN + header.header_len(),
+            length: header.payload_len(),
+        });
+        Some(Self { network: Network::Ipv4, transport })
+    }
+
+    #[inline]
+    fn walk_v6(packet: &[u8]) -> Option<Self> {
+        let header = Ipv6::new_checked(packet)?;
+        let length = usize::from(header.payload_length.get());
+        // `new_checked` saw that the payload is all there.
+        let payload = packet.get(Ipv6::LEN..Ipv6::LEN + length)?;
+        let transport =
+            ipv6::upper(header.next_header, payload).filter(|upper| !upper.fragment).map(|upper| Transport {
+                protocol: upper.protocol,
+                offset: Ethernet::LEN + Ipv6::LEN + upper.offset,
+                length: length - upper.offset,
+            });
+        Some(Self { network: Network::Ipv6, transport })
+    }
+
+    /// The congestion mark of the packet in `frame`; Not-ECT where there is no IP.
+    #[inline]
+    pub fn ecn(&self, frame: &[u8]) -> Ecn {
+        let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
+        match self.network {
+            Network::Other => Ecn::NotEct,
+            Network::Ipv4 => Ipv4::new_checked(packet).map_or(Ecn::NotEct, Ipv4::ecn),
+            Network::Ipv6 => Ipv6::new_checked(packet).map_or(Ecn::NotEct, Ipv6::ecn),
+        }
+    }
+
+    /// Marks the packet in `frame`, keeping its header checksum right.
+    #[inline]
+    pub fn set_ecn(&self, frame: &mut [u8], ecn: Ecn) {
+        let packet = frame.get_mut(Ethernet::LEN..).unwrap_or_default();
+        match self.network {
+            Network::Other => {}
+            Network::Ipv4 => {
+                if let Some(header) = Ipv4::first_mut(packet) {
+                    header.set_ecn(ecn);
+                }
+            }
+            Network::Ipv6 => {
+                if let Some(header) = Ipv6::first_mut(packet) {
+                    header.set_ecn(ecn);
+                }
+            }
+        }
+    }
+
+    /// Completes a TCP or UDP checksum that the sender left to hardware
+    /// (see [`checksum::finish`]); leaves every other frame alone.
+    #[inline]
+    pub fn finish_checksum(&self, frame: &mut [u8]) {
+        let Some(Transport { protocol, offset, length }) = self.transport else { return };
+        let at = match protocol {
+            protocol::TCP => 16,
+            protocol::UDP => 6,
+            protocol::ICMPV6 => 2,
+            _ => return,
+        };
+        let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
+        let pseudo = match self.network {
+            Network::Ipv4 => Ipv4::new_checked(packet)
+                .map(|header| checksum::pseudo_v4(header.source(), header.destination(), protocol, length)),
+            Network::Ipv6 => Ipv6::new_checked(packet)
+                .map(|header| checksum::pseudo_v6(header.source(), header.destination(), protocol, length)),
+            Network::Other => None,
+        };
+        if let (Some(pseudo), Some(segment)) = (pseudo, frame.get_mut(offset..offset + length)) {
+            checksum::finish(segment, at, pseudo, protocol == protocol::UDP);
+        }
+    }
+
+    /// Source and destination port of TCP or UDP, as the four bytes on the wire.
+    #[inline]
+    pub fn port_bytes(&self, frame: &[u8]) -> Option<u32> {
+        let transport = self.transport.filter(|transport| {
+            matches!(transport.protocol, protocol::TCP | protocol::UDP) && transport.length >= Udp::LEN
+        })?;
+        frame.get(transport.offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn built(builder: etherparse::PacketBuilderStep<etherparse::UdpHeader>, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        builder.write(&mut frame, payload).unwrap();
+        frame
+    }
+
+    fn udp_v4() -> Vec<u8> {
+        built(PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1000, 53), b"payload")
+    }
+
+    fn udp_v6() -> Vec<u8> {
+        built(PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6([1; 16], [2; 16], 64).udp(1000, 53), b"payload!")
+    }
+
+    #[test]
+    fn a_partial_checksum_is_finished_to_what_etherparse_computes() {
+        for (right, at) in [(udp_v4(), 14 + 20 + 6), (udp_v6(), 14 + 40 + 6)] {
+            let mut frame = right.clone();
+            let layers = Layers::walk(&frame);
+            let pseudo = match layers.network {
+                Network::Ipv4 => checksum::pseudo_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 17, 15),
+                _ => checksum::pseudo_v6([1; 16].into(), [2; 16].into(), 17, 16),
+            };
+            frame[at..at + 2].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
+            layers.finish_checksum(&mut frame);
+            assert_eq!(frame, right);
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_not_made_right() {
+        let mut frame = udp_v4();
+        frame[40] ^= 0x55;
+        let wrong = frame.clone();
+        Layers::walk(&frame).finish_checksum(&mut frame);
+        assert_eq!(frame, wrong);
+    }
+
+    #[test]
+    fn ethernet_padding_is_not_part_of_the_transport() {
+        let mut frame = udp_v4();
+        frame.resize(60, 0xee);
+        assert_eq!(Layers::walk(&frame).transport, Some(Transport { protocol: 17, offset: 34, length: 15 }));
+    }
+
+    #[test]
+    fn a_fragment_has_no_transport() {
+        let mut frame = udp_v4();
+        frame[20] = 0x20;
+        assert_eq!(Layers::walk(&frame), Layers { network: Network::Ipv4, transport: None });
+    }
+
+    #[test]
+    fn a_broken_ip_header_makes_the_frame_other() {
+        for length in 0..udp_v4().len() {
+            let layers = Layers::walk(&udp_v4()[..length]);
+            assert_eq!(layers.network, Network::Other, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn marks_are_set_in_both_families() {
+        for mut frame in [udp_v4(), udp_v6()] {
+            let layers = Layers::walk(&frame);
+            layers.set_ecn(&mut frame, Ecn::Ce);
+            assert_eq!(layers.ecn(&frame), Ecn::Ce);
+            assert!(etherparse::SlicedPacket::from_ethernet(&frame).is_ok());
+        }
+    }
+}
