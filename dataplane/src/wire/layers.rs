@@ -75,6 +75,12 @@ impl Layers {
         Some(Self { network: Network::Ipv6, transport })
     }
 
+    /// Whether there is a network layer that can be read, and so marked.
+    #[inline]
+    pub fn is_ip(&self) -> bool {
+        self.network != Network::Other
+    }
+
     /// The congestion mark of the packet in `frame`; Not-ECT where there is no IP.
     #[inline]
     pub fn ecn(&self, frame: &[u8]) -> Ecn {

@@ -1,0 +1,260 @@
+//! Carries decisions out: writes each frame into the transmit frames of where it shall go.
+//!
+//! Every attempt to send ends in one counted place, transmitted, handed over or dropped; that
+//! is what keeps the law of [`stats`](crate::stats) true whatever fails.
+
+use std::sync::Arc;
+
+use crate::{
+    handover::Mailbox,
+    ids::{PortId, VtepId, WorkerId},
+    port::{PutError, Transmit},
+    stats::Counters,
+    tables::{Network, Port, Tables},
+    verdict::{Decision, DropReason, Verdict},
+    vtep::Flow,
+    wire::{Layers, icmp},
+};
+
+/// Where a worker's frames leave.
+#[derive(Debug)]
+pub(crate) struct Exits<T> {
+    pub(crate) me: WorkerId,
+    pub(crate) counters: Counters,
+    /// The mailboxes of all workers, by [`WorkerId`].
+    pub(crate) mail: Arc<[Mailbox]>,
+    outlets: Vec<Option<Outlet<T>>>,
+    /// Ports with frames that have not been submitted.
+    dirty: Vec<PortId>,
+    /// Workers whose mailbox got something since they were last rung.
+    to_ring: Vec<WorkerId>,
+    /// Where replies are written; `None` while one is on its way.
+    scratch: Option<Box<[u8; icmp::MAX_ERROR]>>,
+    /// Replies that may still be sent before the next [`refill`](Self::refill).
+    replies_left: u32,
+}
+
+/// ICMP errors that a worker sends in a tenth of a second (RFC 1812 section 4.3.2.8 wants a limit).
+const REPLIES_PER_TICK: u32 = 10;
+
+#[derive(Debug)]
+struct Outlet<T> {
+    transmit: T,
+    dirty: bool,
+}
+
+impl<T: Transmit> Exits<T> {
+    pub(crate) fn new(me: WorkerId, mail: Arc<[Mailbox]>) -> Self {
+        Self {
+            me,
+            counters: Counters::default(),
+            mail,
+            outlets: Vec::new(),
+            dirty: Vec::new(),
+            to_ring: Vec::new(),
+            scratch: Some(Box::new([0; icmp::MAX_ERROR])),
+            replies_left: REPLIES_PER_TICK,
+        }
+    }
+
+    pub(crate) fn open(&mut self, port: PortId, transmit: T) {
+        if self.outlets.len() <= port.index() {
+            self.outlets.resize_with(port.index() + 1, || None);
+        }
+        self.counters.make_room(port);
+        self.outlets[port.index()] = Some(Outlet { transmit, dirty: false });
+        // A port is in `dirty` at most once, and a worker in `to_ring`: no growing later.
+        self.dirty.reserve(self.outlets.len());
+        self.to_ring.reserve(self.mail.len());
+    }
+
+    pub(crate) fn close(&mut self, port: PortId) -> Option<T> {
+        self.dirty.retain(|&dirty| dirty != port);
+        self.outlets.get_mut(port.index()).and_then(Option::take).map(|outlet| outlet.transmit)
+    }
+
+    pub(crate) fn halves(&mut self) -> impl Iterator<Item = (PortId, &mut T)> {
+        let numbered = (0u16..).map(PortId).zip(&mut self.outlets);
+        numbered.filter_map(|(port, outlet)| outlet.as_mut().map(|outlet| (port, &mut outlet.transmit)))
+    }
+
+    /// Carries out one decision about `frame`, which came in at `from`.
+    #[inline]
+    pub(crate) fn carry_out(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {
+        let overlay = &frame[decision.start..decision.end];
+        match decision.verdict {
+            Verdict::Deliver(port) => self.deliver(tables, port, &[], overlay),
+            Verdict::Forward(vtep) => {
+                let network = tables.network(decision.network);
+                match network {
+                    Some(network) => self.forward(tables, vtep, network, decision.flow, overlay),
+                    None => self.drop(from, DropReason::PortGone),
+                }
+            }
+            Verdict::Flood => self.flood(tables, from, decision, overlay),
+            Verdict::Reply { mtu } => {
+                self.reply(tables, from, mtu, frame);
+                self.drop(from, DropReason::MtuExceeded);
+            }
+            Verdict::Drop(reason) => self.drop(from, reason),
+        }
+    }
+
+    /// Counts a frame from `from` that ends.
+    #[inline]
+    fn drop(&mut self, from: PortId, reason: DropReason) {
+        self.counters.drops[reason] += 1;
+        self.counters.port(from).rx_drops += 1;
+    }
+
+    /// Sends the overlay frame through the tunnel to one VTEP.
+    #[inline]
+    fn forward(&mut self, tables: &Tables, vtep: VtepId, network: &Network, flow: Flow, overlay: &[u8]) {
+        let Some(vtep) = tables.vtep(vtep) else {
+            self.counters.drops[DropReason::PortGone] += 1;
+            return;
+        };
+        let Some(template) = &vtep.template else {
+            self.counters.drops[DropReason::NextHopUnresolved] += 1;
+            return;
+        };
+        let headers = template.headers(network.vni, flow, overlay.len());
+        self.deliver(tables, vtep.uplink, &headers, overlay);
+    }
+
+    /// One copy to every local port but `from`; from a local port, one to every peer as well.
+    fn flood(&mut self, tables: &Tables, from: PortId, decision: &Decision, overlay: &[u8]) {
+        let Some(network) = tables.network(decision.network) else {
+            return self.drop(from, DropReason::PortGone);
+        };
+        let local = network.ports.contains(&from);
+        let peers: &[VtepId] = if local { &network.peers } else { &[] };
+        let mut sent = 0;
+        for &port in network.ports.iter().filter(|&&port| port != from) {
+            self.deliver(tables, port, &[], overlay);
+            sent += 1;
+        }
+        for &peer in peers {
+            self.forward(tables, peer, network, decision.flow, overlay);
+            sent += 1;
+        }
+        match sent {
+            0 => self.drop(from, DropReason::NoReceiver),
+            _ => self.counters.copies += sent - 1,
+        }
+    }
+
+    /// Tells the sender of `frame` that it was too long, if that may be told.
+    #[cold]
+    fn reply(&mut self, tables: &Tables, from: PortId, mtu: u16, frame: &[u8]) {
+        if self.replies_left == 0 {
+            return;
+        }
+        let Some(mut scratch) = self.scratch.take() else { return };
+        if let Some(length) = icmp::too_big(frame, &Layers::walk(frame), mtu, &mut scratch) {
+            self.replies_left -= 1;
+            self.counters.replies += 1;
+            self.deliver(tables, from, &[], &scratch[..length]);
+        }
+        self.scratch = Some(scratch);
+    }
+
+    /// Allows another tenth of a second's replies.
+    pub(crate) fn refill(&mut self) {
+        self.replies_left = REPLIES_PER_TICK;
+    }
+
+    /// Puts `head` + `body` into a port of ours, or hands it to the worker that has it.
+    #[inline]
+    fn deliver(&mut self, tables: &Tables, port: PortId, head: &[u8], body: &[u8]) {
+        match self.outlets.get_mut(port.index()) {
+            Some(Some(outlet)) => {
+                let result = outlet.transmit.put(head, body);
+                if !outlet.dirty {
+                    outlet.dirty = true;
+                    self.dirty.push(port);
+                }
+                self.count_put(port, result, head.len() + body.len());
+            }
+            _ => self.hand_over(port, tables.port(port), head, body),
+        }
+    }
+
+    #[inline]
+    fn count_put(&mut self, port: PortId, result: Result<(), PutError>, length: usize) {
+        let counters = &mut self.counters.ports[port.index()];
+        match result {
+            Ok(()) => {
+                counters.tx_packets += 1;
+                counters.tx_bytes += length as u64;
+                self.counters.transmitted += 1;
+            }
+            Err(error) => {
+                counters.tx_drops += 1;
+                self.counters.drops[match error {
+                    PutError::Full => DropReason::TxRingFull,
+                    PutError::TooLong => DropReason::TxTooLong,
+                }] += 1;
+            }
+        }
+    }
+
+    fn hand_over(&mut self, port: PortId, entry: Option<&Port>, head: &[u8], body: &[u8]) {
+        let owner = entry.map(|port| port.owner).filter(|&owner| owner != self.me);
+        let Some((owner, mailbox)) = owner.and_then(|owner| Some((owner, self.mail.get(owner.index())?))) else {
+            self.counters.drops[DropReason::PortGone] += 1;
+            return;
+        };
+        if mailbox.post(port, head, body) {
+            self.counters.handed_over += 1;
+        } else {
+            self.counters.drops[DropReason::HandoverFull] += 1;
+        }
+        if !self.to_ring.contains(&owner) {
+            self.to_ring.push(owner);
+        }
+    }
+
+    /// Sends what other workers put into our mailbox; says whether there was anything.
+    pub(crate) fn take_over(&mut self) -> bool {
+        let mail = Arc::clone(&self.mail);
+        let Some(mailbox) = mail.get(self.me.index()) else { return false };
+        let mut any = false;
+        while let Some(letter) = mailbox.open() {
+            any = true;
+            self.counters.taken_over += 1;
+            match self.outlets.get_mut(letter.port.index()) {
+                Some(Some(outlet)) => {
+                    let result = outlet.transmit.put(&[], &letter.frame);
+                    if !outlet.dirty {
+                        outlet.dirty = true;
+                        self.dirty.push(letter.port);
+                    }
+                    self.count_put(letter.port, result, letter.frame.len());
+                }
+                _ => self.counters.drops[DropReason::PortGone] += 1,
+            }
+            mailbox.give_back(letter);
+        }
+        any
+    }
+
+    /// Submits every port that has something, and wakes the workers that got mail. Returns
+    /// how many frames the kernel has yet to take.
+    #[inline]
+    pub(crate) fn submit(&mut self) -> usize {
+        let mut left = 0;
+        let outlets = &mut self.outlets;
+        self.dirty.retain(|port| {
+            let Some(Some(outlet)) = outlets.get_mut(port.index()) else { return false };
+            let waiting = outlet.transmit.submit();
+            left += waiting;
+            outlet.dirty = waiting > 0;
+            outlet.dirty
+        });
+        for worker in self.to_ring.drain(..) {
+            self.mail[worker.index()].ring();
+        }
+        left
+    }
+}

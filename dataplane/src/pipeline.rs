@@ -1,0 +1,160 @@
+//! READ FIRST: a packet's whole life, from the bytes that came in to its one [`Verdict`].
+//!
+//! ```text
+//!  access port ──> checks ──> finish checksum ──> learn ──┐
+//!                                                         ├──> lookup ──> Deliver | Forward | Flood
+//!  uplink ──> decap ──> peer? ──> checks ──> ECN ──> learn ┘
+//! ```
+//!
+//! The pipeline is pure: frame bytes, tables and the time go in, a [`Decision`] comes out. It
+//! opens nothing, sends nothing, waits for nothing and allocates nothing; what it may change is
+//! the frame itself and the MAC table of its worker. [`worker`](crate::worker) carries out what
+//! is decided here.
+
+use crate::{
+    bridge::{Bridge, Learned, Origin},
+    clock::Instant,
+    ids::{NetworkId, PortId},
+    tables::{Network, Role, Tables},
+    verdict::{Decision, DropReason, News, Verdict},
+    vtep::{self, Flow, decap, entropy},
+    wire::{Ethernet, Layers},
+};
+
+/// Decides what becomes of packets. One per worker.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Who is where.
+    pub bridge: Bridge,
+    /// What other workers should hear of; whoever runs the pipeline empties it.
+    pub news: Vec<News>,
+}
+
+impl Pipeline {
+    /// A pipeline whose MAC table has room for `stations`.
+    pub fn new(stations: usize) -> Self {
+        Self { bridge: Bridge::new(stations), news: Vec::with_capacity(crate::port::BURST) }
+    }
+
+    /// Decides about one frame that came in at `port`.
+    #[inline]
+    pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
+        let decided = match tables.port(port).map(|port| port.role) {
+            Some(Role::Access(network)) => self.from_access(tables, now, port, network, frame),
+            Some(Role::Uplink) => self.from_uplink(tables, now, frame),
+            None => Err(DropReason::PortGone),
+        };
+        decided.unwrap_or_else(Decision::drop)
+    }
+
+    /// An overlay frame, from an endpoint of this host.
+    #[inline]
+    fn from_access(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        port: PortId,
+        id: NetworkId,
+        frame: &mut [u8],
+    ) -> Result<Decision, DropReason> {
+        let network = tables.network(id).ok_or(DropReason::PortGone)?;
+        let ethernet = admit(frame)?;
+        let layers = Layers::walk(frame);
+        let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn(frame) };
+        let decide = |verdict| Decision { verdict, network: id, start: 0, end: frame.len(), flow };
+
+        if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
+            return Ok(decide(Verdict::Reply { mtu: network.mtu }));
+        }
+        let origin = Origin::Port(port);
+        self.learn(id, network, &ethernet, origin, now);
+        let verdict = self.lookup(id, network, &ethernet, origin, now)?;
+        let decision = decide(verdict);
+        layers.finish_checksum(frame);
+        Ok(decision)
+    }
+
+    /// An underlay frame, from another VTEP.
+    #[inline]
+    fn from_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
+        let local = tables.local();
+        let outer = vtep::decap(frame, local)?;
+        let Some((id, peer)) = tables.tunnel(outer.vni, outer.source) else {
+            let known = tables.network_of(outer.vni).is_some();
+            return Err(if known { DropReason::PeerNotAllowed } else { DropReason::VxlanVniNotFound });
+        };
+        let network = tables.network(id).ok_or(DropReason::PortGone)?;
+        let inner = &mut frame[outer.inner.clone()];
+        let ethernet = admit(inner)?;
+        let layers = Layers::walk(inner);
+        layers.finish_checksum(inner);
+        let mark = layers.ecn(inner);
+        if let Some(segment) = outer.checked
+            && !decap::udp_checksum_holds(&frame[segment], outer.source, local.address)
+        {
+            return Err(DropReason::OuterBadUdpChecksum);
+        }
+        if layers.is_ip() {
+            let merged = mark.decap(outer.ecn).ok_or(DropReason::TunnelEcn)?;
+            if merged != mark {
+                layers.set_ecn(&mut frame[outer.inner.clone()], merged);
+            }
+        }
+        let origin = Origin::Vtep(peer);
+        self.learn(id, network, &ethernet, origin, now);
+        let verdict = self.lookup(id, network, &ethernet, origin, now)?;
+        Ok(Decision { verdict, network: id, start: outer.inner.start, end: outer.inner.end, flow: Flow::default() })
+    }
+
+    /// Remembers the sender, and notes for the other workers what they cannot see themselves.
+    #[inline]
+    fn learn(&mut self, id: NetworkId, network: &Network, ethernet: &Ethernet, origin: Origin, now: Instant) {
+        match self.bridge.learn(id, network, ethernet.source, origin, now) {
+            Learned::Known | Learned::Refused => {}
+            Learned::New | Learned::Moved(_) | Learned::Confirmed => {
+                self.news.push(News { network: id, mac: ethernet.source, origin });
+            }
+        }
+    }
+
+    /// Finds the way to the destination. What came out of a tunnel never enters another
+    /// (split horizon: with every VTEP replicating to all others, it has been there already).
+    #[inline]
+    fn lookup(
+        &self,
+        id: NetworkId,
+        network: &Network,
+        ethernet: &Ethernet,
+        from: Origin,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let found = if ethernet.destination.is_group() {
+            None
+        } else {
+            self.bridge.lookup(id, network, ethernet.destination, now)
+        };
+        match (found, from) {
+            (None, _) => Ok(Verdict::Flood),
+            (Some(to), from) if to == from => Err(DropReason::SamePort),
+            (Some(Origin::Port(port)), _) => Ok(Verdict::Deliver(port)),
+            (Some(Origin::Vtep(vtep)), Origin::Port(_)) => Ok(Verdict::Forward(vtep)),
+            (Some(Origin::Vtep(_)), Origin::Vtep(_)) => Err(DropReason::SplitHorizon),
+        }
+    }
+}
+
+/// What every overlay frame must be before anything is learned from it.
+#[inline]
+fn admit(frame: &[u8]) -> Result<Ethernet, DropReason> {
+    let (ethernet, _) = Ethernet::split(frame).ok_or(DropReason::InnerTruncated)?;
+    if !ethernet.source.is_station() {
+        return Err(DropReason::MacInvalidSource);
+    }
+    if ethernet.ether_type.is_vlan() {
+        return Err(DropReason::InnerVlan);
+    }
+    if ethernet.destination.is_link_local_control() {
+        return Err(DropReason::LinkLocalControl);
+    }
+    Ok(*ethernet)
+}

@@ -1,0 +1,239 @@
+//! A worker: takes frames in, has the pipeline decide, carries the decisions out.
+//!
+//! One breath visits every queue once. For each, a burst is inhaled, all of it is decided, then
+//! all of it is carried out, and its frames go back; at the end of the breath everything that
+//! was put into ports is submitted. Nothing in a breath allocates, waits or asks the time.
+
+use std::{io, os::fd::RawFd, sync::Arc};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+
+use crate::{
+    clock::Instant,
+    exits::Exits,
+    handover::Mailbox,
+    ids::{PortId, QueueId, WorkerId},
+    pipeline::Pipeline,
+    port::{BURST, Census, KernelDrops, Receive, Transmit},
+    stats::Counters,
+    tables::Tables,
+    verdict::{Decision, DropReason},
+};
+
+/// What a breath came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breath {
+    /// This many frames were taken in.
+    Worked(usize),
+    /// Nothing came in, but the kernel has not yet taken everything that should go out.
+    Stalled,
+    /// Nothing to do.
+    Idle,
+}
+
+/// One worker's share of the dataplane.
+#[derive(Debug)]
+pub struct Worker<R, T> {
+    /// Decides.
+    pub pipeline: Pipeline,
+    tables: Arc<Tables>,
+    inlets: Vec<Inlet<R>>,
+    exits: Exits<T>,
+    decisions: Vec<Decision>,
+    registry: Option<Registry>,
+}
+
+#[derive(Debug)]
+struct Inlet<R> {
+    port: PortId,
+    queue: QueueId,
+    receive: R,
+}
+
+/// One queue of a port, as a report shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueReport {
+    /// The port.
+    pub port: PortId,
+    /// Frames lost before we saw them.
+    pub kernel: KernelDrops,
+    /// Where the receive frames are.
+    pub receive: Census,
+}
+
+/// What a worker tells of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Its counters.
+    pub counters: Counters,
+    /// Its receive queues.
+    pub queues: Vec<QueueReport>,
+    /// Its transmit halves.
+    pub transmit: Vec<(PortId, Census)>,
+    /// Stations in its MAC table.
+    pub stations: usize,
+}
+
+impl<R: Receive, T: Transmit> Worker<R, T> {
+    /// Worker `me`, without ports, with room for `stations` in its MAC table.
+    pub fn new(me: WorkerId, stations: usize, tables: Arc<Tables>, mail: Arc<[Mailbox]>) -> Self {
+        Self {
+            pipeline: Pipeline::new(stations),
+            tables,
+            inlets: Vec::new(),
+            exits: Exits::new(me, mail),
+            decisions: vec![Decision::drop(DropReason::PortGone); BURST],
+            registry: None,
+        }
+    }
+
+    /// Has the descriptors of ports watched through `registry`, now and from now on.
+    pub(crate) fn watch_with(&mut self, registry: Registry) {
+        self.registry = Some(registry);
+    }
+
+    /// Swaps the tables. Everything that came in before has been carried out under the old.
+    pub fn adopt(&mut self, tables: Arc<Tables>) {
+        self.tables = tables;
+        self.pipeline.bridge.adopt(&self.tables);
+    }
+
+    /// Starts to serve one queue of `port`.
+    ///
+    /// # Errors
+    /// If its descriptor cannot be watched; the queue is not served then.
+    pub fn open(&mut self, port: PortId, queue: QueueId, receive: R, transmit: T) -> io::Result<()> {
+        if let (Some(registry), Some(fd)) = (&self.registry, receive.fd()) {
+            registry.register(&mut SourceFd(&fd), Token(usize::from(port.0)), Interest::READABLE)?;
+        }
+        self.exits.open(port, transmit);
+        self.inlets.push(Inlet { port, queue, receive });
+        Ok(())
+    }
+
+    /// Stops to serve `port` and returns its halves.
+    pub fn close(&mut self, port: PortId) -> (Vec<(QueueId, R)>, Option<T>) {
+        let (closed, kept) = self.inlets.drain(..).partition::<Vec<_>, _>(|inlet| inlet.port == port);
+        self.inlets = kept;
+        for inlet in &closed {
+            self.unwatch(inlet.receive.fd());
+        }
+        (closed.into_iter().map(|inlet| (inlet.queue, inlet.receive)).collect(), self.exits.close(port))
+    }
+
+    fn unwatch(&self, fd: Option<RawFd>) {
+        if let (Some(registry), Some(fd)) = (&self.registry, fd) {
+            // The descriptor is about to be closed, which ends the watch in any case.
+            let _ = registry.deregister(&mut SourceFd(&fd));
+        }
+    }
+
+    /// Takes in what is there, decides, sends.
+    pub fn breathe(&mut self, now: Instant) -> Breath {
+        let mut count = usize::from(self.read_mail(now));
+        for inlet in 0..self.inlets.len() {
+            count += self.inhale(inlet, now);
+        }
+        let waiting = self.exits.submit();
+        match (count, waiting) {
+            (0, 0) => Breath::Idle,
+            (0, _) => Breath::Stalled,
+            _ => Breath::Worked(count),
+        }
+    }
+
+    /// One burst of one queue: decide all, then carry out all.
+    #[inline]
+    fn inhale(&mut self, inlet: usize, now: Instant) -> usize {
+        let Self { pipeline, tables, inlets, exits, decisions, .. } = self;
+        let Inlet { port, receive, .. } = &mut inlets[inlet];
+        let count = receive.take();
+        if count == 0 {
+            return 0;
+        }
+        let mut bytes = 0;
+        for (index, decision) in decisions[..count].iter_mut().enumerate() {
+            let frame = receive.frame(index);
+            bytes += frame.len() as u64;
+            *decision = pipeline.process(tables, now, *port, frame);
+        }
+        let counters = exits.counters.port(*port);
+        counters.rx_packets += count as u64;
+        counters.rx_bytes += bytes;
+        exits.counters.received += count as u64;
+        for (index, decision) in decisions[..count].iter().enumerate() {
+            exits.carry_out(tables, *port, decision, receive.frame(index));
+        }
+        receive.release();
+        self.spread_news();
+        count
+    }
+
+    /// Tells the other workers what this burst taught us.
+    #[inline]
+    fn spread_news(&mut self) {
+        let me = self.exits.me.index();
+        for news in self.pipeline.news.drain(..) {
+            for (_, mailbox) in self.exits.mail.iter().enumerate().filter(|&(worker, _)| worker != me) {
+                mailbox.tell(news);
+            }
+        }
+    }
+
+    /// Sends what others handed over and learns what they tell; says whether there was any.
+    fn read_mail(&mut self, now: Instant) -> bool {
+        if self.exits.mail.len() < 2 {
+            return false;
+        }
+        let mail = Arc::clone(&self.exits.mail);
+        let mailbox = &mail[self.exits.me.index()];
+        if mailbox.missed_news() {
+            self.pipeline.bridge.flush(None);
+        }
+        while let Some(news) = mailbox.hear() {
+            if let Some(network) = self.tables.network(news.network) {
+                self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
+            }
+        }
+        self.exits.take_over()
+    }
+
+    /// The slow work, off the packet path: forgets some of the stations that fell silent.
+    /// Call it ten times a second; the whole table is looked at within seven seconds.
+    pub fn tick(&mut self, now: Instant) {
+        let slots = self.pipeline.bridge.slots().div_ceil(64);
+        self.pipeline.bridge.age(&self.tables, now, slots);
+        self.exits.refill();
+    }
+
+    /// Whether the worker may sleep: nobody put anything into its mailbox meanwhile.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        self.exits.mail.len() < 2 || self.exits.mail[self.exits.me.index()].fall_asleep()
+    }
+
+    pub(crate) fn wake_up(&self) {
+        if self.exits.mail.len() > 1 {
+            self.exits.mail[self.exits.me.index()].wake_up();
+        }
+    }
+
+    /// Counters, queues and frames. Asks the kernel: not for the packet path.
+    pub fn report(&mut self) -> Report {
+        let queues = self.inlets.iter_mut().map(|Inlet { port, receive, .. }| QueueReport {
+            port: *port,
+            kernel: receive.kernel_drops(),
+            receive: receive.census(),
+        });
+        Report {
+            queues: queues.collect(),
+            transmit: self.exits.halves().map(|(port, half)| (port, half.census())).collect(),
+            counters: self.exits.counters.clone(),
+            stations: self.pipeline.bridge.len(),
+        }
+    }
+
+    /// The tables it works with.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+}
