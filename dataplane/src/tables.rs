@@ -120,6 +120,10 @@ impl Tables {
 
     /// Puts a network in place `id`. Its peers must have been set before; others are left out.
     pub fn set_network(&mut self, id: NetworkId, network: Network) {
+        if let Some(before) = get(&self.networks, id.index()) {
+            self.vnis.remove(&before.vni);
+            self.tunnels.retain(|_, &mut (of, _)| of != id);
+        }
         self.vnis.insert(network.vni, id);
         for &peer in &network.peers {
             if let Some(vtep) = get(&self.vteps, peer.index()) {

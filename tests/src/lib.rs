@@ -1,1 +1,2 @@
 //! Namespaces, labs, peers and packet builders.
+pub mod sim;
