@@ -40,8 +40,8 @@ impl Pipeline {
     #[inline]
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
         let decided = match tables.port(port).map(|port| port.role) {
-            Some(Role::Access(network)) => self.from_access(tables, now, port, network, frame),
-            Some(Role::Uplink) => self.from_uplink(tables, now, frame),
+            Some(Role::Access(network)) => self.process_access(tables, now, port, network, frame),
+            Some(Role::Uplink) => self.process_uplink(tables, now, frame),
             None => Err(DropReason::PortGone),
         };
         decided.unwrap_or_else(Decision::drop)
@@ -49,7 +49,7 @@ impl Pipeline {
 
     /// An overlay frame, from an endpoint of this host.
     #[inline]
-    fn from_access(
+    fn process_access(
         &mut self,
         tables: &Tables,
         now: Instant,
@@ -76,7 +76,7 @@ impl Pipeline {
 
     /// An underlay frame, from another VTEP.
     #[inline]
-    fn from_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
+    fn process_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
         let local = tables.local();
         let outer = vtep::decap(frame, local)?;
         let Some((id, peer)) = tables.tunnel(outer.vni, outer.source) else {

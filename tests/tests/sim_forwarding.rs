@@ -1,5 +1,7 @@
 //! Forwarding, flooding, learning and isolation, on simulated hosts.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, PacketBuilder};

@@ -10,22 +10,10 @@ pub(crate) struct Ci {}
 impl Ci {
     pub(crate) fn run(self) -> Result<()> {
         repo::run(repo::cargo().args(["fmt", "--all", "--check"]))?;
-        repo::run(repo::cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))?;
+        repo::run(repo::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         repo::run(
             repo::cargo()
-                .args([
-                    "doc",
-                    "--workspace",
-                    "--no-deps",
-                    "--document-private-items",
-                ])
+                .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
         )?;
         tidy::Tidy {}.run()

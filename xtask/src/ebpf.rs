@@ -26,7 +26,7 @@ const TARGET: &str = "bpfel-unknown-none";
 pub(crate) struct Ebpf {
     /// Build apart and fail where a checked-in object is not what its source gives
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 impl Ebpf {
@@ -89,17 +89,9 @@ impl Toolchain {
                  run `cargo xtask setup --ebpf`, or `rustup component add rust-src`",
             )?;
         let linker = repo::tools_dir().join("bin/bpf-linker");
-        ensure!(
-            linker.exists(),
-            "no bpf-linker in {}: run `cargo xtask setup --ebpf`",
-            linker.display()
-        );
+        ensure!(linker.exists(), "no bpf-linker in {}: run `cargo xtask setup --ebpf`", linker.display());
         let compiled_by = repo::first_line(Command::new(&rustc).arg("--version"))?;
-        let release = compiled_by
-            .split_whitespace()
-            .take(2)
-            .collect::<Vec<_>>()
-            .join(" ");
+        let release = compiled_by.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         Ok(Self {
             objcopy: objcopy(&active_root)?,
             llvm_dir: active_root.join("lib"),
@@ -117,13 +109,7 @@ impl Toolchain {
         repo::run(
             repo::cargo()
                 .current_dir(source)
-                .args([
-                    "build",
-                    "--quiet",
-                    "--release",
-                    "--locked",
-                    "-Zbuild-std=core",
-                ])
+                .args(["build", "--quiet", "--release", "--locked", "-Zbuild-std=core"])
                 .args(["--target", TARGET])
                 .env_remove("RUSTFLAGS")
                 .env_remove("RUSTUP_TOOLCHAIN")
@@ -132,15 +118,9 @@ impl Toolchain {
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("LD_LIBRARY_PATH", &self.llvm_dir)
                 .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
-                .env(
-                    "CARGO_ENCODED_RUSTFLAGS",
-                    flags.join(&OsString::from("\x1f")),
-                ),
+                .env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f"))),
         )?;
-        let linked = out
-            .join(TARGET)
-            .join("release")
-            .join(format!("vxlane-{program}"));
+        let linked = out.join(TARGET).join("release").join(format!("vxlane-{program}"));
         let stripped = out.join(format!("{program}.o"));
         repo::run(
             Command::new(&self.objcopy)

@@ -1,9 +1,11 @@
 //! The tasks of this repository: one subcommand per file.
 
 mod ci;
+mod demo;
 mod ebpf;
 mod repo;
 mod setup;
+mod test;
 mod tidy;
 
 use clap::Parser;
@@ -12,6 +14,10 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Show three hosts and two networks at work
+    Demo(demo::Demo),
+    /// Run every test there is
+    Test(test::Test),
     /// Build the BPF programs and put the objects beside their sources
     Ebpf(ebpf::Ebpf),
     /// Install what the build and the tests need
@@ -24,6 +30,8 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
+        Task::Demo(task) => task.run(),
+        Task::Test(task) => task.run(),
         Task::Ebpf(task) => task.run(),
         Task::Setup(task) => task.run(),
         Task::Ci(task) => task.run(),

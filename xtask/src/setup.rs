@@ -33,16 +33,14 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// What rebuilding the BPF programs needs besides; only Debian has these.
-const EBPF_PACKAGES: &[(&str, &str)] = &[
-    ("rustc-web", "a compiler that comes with the source below"),
-    ("rust-web-src", "core, compiled for BPF"),
-];
+const EBPF_PACKAGES: &[(&str, &str)] =
+    &[("rustc-web", "a compiler that comes with the source below"), ("rust-web-src", "core, compiled for BPF")];
 
 #[derive(Args)]
 pub(crate) struct Setup {
     /// Also what rebuilding the BPF programs needs
     #[arg(long)]
-    ebpf: bool,
+    pub(crate) ebpf: bool,
 }
 
 impl Setup {
@@ -76,16 +74,8 @@ fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
         .output()
         .context("cannot run dpkg-query: `setup` knows Debian and Ubuntu only")?;
     let listing = String::from_utf8_lossy(&output.stdout);
-    let installed: HashSet<&str> = listing
-        .lines()
-        .filter_map(|line| line.strip_prefix("ii "))
-        .map(str::trim)
-        .collect();
-    Ok(wanted
-        .iter()
-        .copied()
-        .filter(|name| !installed.contains(name))
-        .collect())
+    let installed: HashSet<&str> = listing.lines().filter_map(|line| line.strip_prefix("ii ")).map(str::trim).collect();
+    Ok(wanted.iter().copied().filter(|name| !installed.contains(name)).collect())
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -114,18 +104,15 @@ fn install(packages: &[&str]) -> Result<()> {
     };
     repo::run(command.args(["-c", &script]))?;
     let still = missing(packages)?;
-    ensure!(
-        still.is_empty(),
-        "apt-get ended well, but these are still missing: {still:?}"
-    );
+    ensure!(still.is_empty(), "apt-get ended well, but these are still missing: {still:?}");
     Ok(())
 }
 
-fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     Ok(repo::first_line(Command::new("id").arg("-u"))? == "0")
 }
 
-fn sudo_asks_nothing() -> bool {
+pub(crate) fn sudo_asks_nothing() -> bool {
     Command::new("sudo")
         .args(["-n", "true"])
         .stdout(Stdio::null())
@@ -144,13 +131,7 @@ fn install_linker() -> Result<()> {
     }
     repo::run(
         repo::cargo()
-            .args([
-                "install",
-                "--locked",
-                "--version",
-                ebpf::BPF_LINKER,
-                "bpf-linker",
-            ])
+            .args(["install", "--locked", "--version", ebpf::BPF_LINKER, "bpf-linker"])
             .arg("--root")
             .arg(&root),
     )

@@ -17,26 +17,10 @@ const HEAD_LINES: usize = 20;
 
 /// Rule, what gives a breach away, and what to say. Spelled apart so as not to match itself.
 const FORBIDDEN: &[(&str, &str, &str)] = &[
-    (
-        "ignored-test",
-        concat!("#[", "ignore"),
-        "a test runs or is deleted",
-    ),
-    (
-        "unfinished",
-        concat!("to", "do!("),
-        "what is merged is finished",
-    ),
-    (
-        "unfinished",
-        concat!("unimple", "mented!("),
-        "what is merged is finished",
-    ),
-    (
-        "disabled-file",
-        concat!("#![", "cfg(any())]"),
-        "a file is compiled or is deleted",
-    ),
+    ("ignored-test", concat!("#[", "ignore"), "a test runs or is deleted"),
+    ("unfinished", concat!("to", "do!("), "what is merged is finished"),
+    ("unfinished", concat!("unimple", "mented!("), "what is merged is finished"),
+    ("disabled-file", concat!("#![", "cfg(any())]"), "a file is compiled or is deleted"),
 ];
 
 #[derive(Args)]
@@ -64,20 +48,10 @@ impl Tidy {
 fn rust_files() -> Result<Vec<String>> {
     let output = std::process::Command::new("git")
         .current_dir(repo::root())
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.rs",
-        ])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
         .output()
         .context("cannot run git ls-files")?;
-    ensure!(
-        output.status.success(),
-        "git ls-files failed: {}",
-        output.status
-    );
+    ensure!(output.status.success(), "git ls-files failed: {}", output.status);
     let listing = String::from_utf8(output.stdout)?;
     let exists = |file: &&str| repo::root().join(file).exists();
     Ok(listing.lines().filter(exists).map(str::to_owned).collect())
@@ -93,18 +67,12 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(file: &str, text: &'a str) -> Self {
         let lines: Vec<&str> = text.lines().collect();
-        let is_test = Path::new(file)
-            .components()
-            .any(|part| part.as_os_str() == "tests")
-            && !file.starts_with("tests/src");
-        let tests = lines.windows(2).position(|pair| {
-            pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{')
-        });
-        let body = if is_test {
-            0
-        } else {
-            tests.unwrap_or(lines.len())
-        };
+        let is_test =
+            Path::new(file).components().any(|part| part.as_os_str() == "tests") && !file.starts_with("tests/src");
+        let tests = lines
+            .windows(2)
+            .position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{'));
+        let body = if is_test { 0 } else { tests.unwrap_or(lines.len()) };
         Self { lines, body }
     }
 
@@ -117,10 +85,7 @@ impl<'a> Source<'a> {
     }
 
     fn head(&self) -> Vec<String> {
-        let opens = self
-            .lines
-            .first()
-            .is_some_and(|line| line.starts_with("//! "));
+        let opens = self.lines.first().is_some_and(|line| line.starts_with("//! "));
         if opens || self.file_waives("head") {
             return Vec::new();
         }
@@ -147,15 +112,10 @@ impl<'a> Source<'a> {
         };
         let length = match line.trim_end().ends_with(['}', ';']) {
             true => 1,
-            false => self.lines[at + 1..].iter().position(|line| ends(&line))? + 2,
+            false => self.lines[at + 1..].iter().position(ends)? + 2,
         };
         let breach = length > FUNCTION_LINES && !self.line_waives(at, "function-length");
-        breach.then(|| {
-            format!(
-                "{}: function-length: {length} lines, {FUNCTION_LINES} allowed",
-                at + 1
-            )
-        })
+        breach.then(|| format!("{}: function-length: {length} lines, {FUNCTION_LINES} allowed", at + 1))
     }
 
     fn forbidden(&self, at: usize) -> impl Iterator<Item = String> {
@@ -167,16 +127,11 @@ impl<'a> Source<'a> {
     }
 
     fn file_waives(&self, rule: &str) -> bool {
-        self.lines
-            .iter()
-            .take(HEAD_LINES)
-            .any(|line| waives(line, rule))
+        self.lines.iter().take(HEAD_LINES).any(|line| waives(line, rule))
     }
 
     fn line_waives(&self, at: usize, rule: &str) -> bool {
-        self.lines[at.saturating_sub(1)..=at]
-            .iter()
-            .any(|line| waives(line, rule))
+        self.lines[at.saturating_sub(1)..=at].iter().any(|line| waives(line, rule))
     }
 }
 
@@ -196,20 +151,13 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &[&str]) {
-        assert_eq!(
-            Source::new("x/src/lib.rs", text).breaches(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(Source::new("x/src/lib.rs", text).breaches(), expected, "{text}");
     }
 
     #[test]
     fn a_file_opens_with_its_purpose() {
         check("//! Does a thing.\n", &[]);
-        check(
-            "use x;\n",
-            &["1: head: a file opens with `//!` and its purpose"],
-        );
+        check("use x;\n", &["1: head: a file opens with `//!` and its purpose"]);
         check("// tidy: allow head: made by a tool\nuse x;\n", &[]);
     }
 
@@ -221,18 +169,14 @@ mod tests {
 
     #[test]
     fn a_function_of_eighty_lines_passes_and_one_more_does_not() {
-        let function =
-            |body: usize| format!("//! X.\nfn f() {{\n{}}}\n", "    x();\n".repeat(body));
+        let function = |body: usize| format!("//! X.\nfn f() {{\n{}}}\n", "    x();\n".repeat(body));
         check(&function(78), &[]);
         check(&function(79), &["2: function-length: 81 lines, 80 allowed"]);
     }
 
     #[test]
     fn tests_may_be_long() {
-        let text = format!(
-            "//! X.\n#[cfg(test)]\nmod tests {{\n{}}}\n",
-            "    x();\n".repeat(700)
-        );
+        let text = format!("//! X.\n#[cfg(test)]\nmod tests {{\n{}}}\n", "    x();\n".repeat(700));
         check(&text, &[]);
     }
 }

@@ -105,7 +105,6 @@ impl Slot {
 
 impl MacTable {
     /// A table for `capacity` stations, at least one; all memory it will ever use.
-    #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
         let buckets = (capacity * 2).div_ceil(WAYS).next_power_of_two();
@@ -227,6 +226,11 @@ impl MacTable {
     /// Entries, over all networks.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether no station is known.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Places, free and taken.

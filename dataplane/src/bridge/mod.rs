@@ -86,7 +86,7 @@ impl Bridge {
 
     /// Whether no station is known.
     pub fn is_empty(&self) -> bool {
-        self.table.len() == 0
+        self.table.is_empty()
     }
 
     /// How many places [`age`](Self::age) goes through in a round.

@@ -15,7 +15,6 @@ const PORT_MASK: u64 = 0x3fff;
 /// fragments of a datagram take one path; otherwise on MAC addresses and type. Not keyed:
 /// a worker, another worker and the express lane must agree.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "masked to 14 bits")]
 pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
     let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
     let addresses = match layers.network {

@@ -76,17 +76,11 @@ pub const COUNTERS: u32 = 5;
 
 // SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
 #[cfg(feature = "user")]
-#[expect(
-    unsafe_code,
-    reason = "aya copies map values as bytes and asks for this promise"
-)]
+#[expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 unsafe impl aya::Pod for PortSteer {}
 
 // SAFETY: `repr(C)` of byte arrays, eight bytes in all: no padding, every bit pattern is a
 // value, no pointers.
 #[cfg(feature = "user")]
-#[expect(
-    unsafe_code,
-    reason = "aya copies map values as bytes and asks for this promise"
-)]
+#[expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 unsafe impl aya::Pod for VtepAddress {}
