@@ -8,7 +8,7 @@
 //! are dropped, also when the test panics. It takes root.
 
 pub mod error;
-// pub mod frames;
+pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod peer;
