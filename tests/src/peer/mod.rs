@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 pub use kernel::{KernelOptions, KernelVtep};
 pub use ovs::{OvsOptions, OvsPort, OvsVtep, XdpMode};
-pub use vxlane::{VxlaneOptions, VxlaneVtep};
+pub use vxlane::{VxlaneOptions, VxlaneVtep, find_binary};
 
 use crate::LabError;
 use crate::lab::{Container, Host, Lab, Network};

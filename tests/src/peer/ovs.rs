@@ -4,6 +4,7 @@
 //! userspace bridge that has `uplink` as a port; each network is a bridge of its own with one
 //! vxlan port per remote.
 
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -119,7 +120,10 @@ impl OvsVtep {
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.files.path().join("vswitchd.log")).unwrap_or_default()
+        let files = ["vswitchd.log", "vswitchd.err"];
+        let text =
+            files.map(|file| fs::read_to_string(self.files.path().join(file)).unwrap_or_default());
+        text.concat()
     }
 
     fn configure(
@@ -325,6 +329,11 @@ fn start_switch(ns: &Netns, directory: &Path) -> Result<Guard, LabError> {
             directory.join("vswitchd.log").display()
         ))
         .arg(format!("unix:{}", directory.join("db.sock").display()));
+    // libxdp speaks to stderr whatever the logging options say.
+    let words = directory.join("vswitchd.err");
+    let words =
+        File::create(&words).map_err(LabError::syscall("create", words.display().to_string()))?;
+    command.stderr(words);
     ns.spawn(&mut command)
 }
 

@@ -18,6 +18,8 @@ use crate::process::{self, Guard};
 /// How vxlane is set up.
 #[derive(Clone, Debug)]
 pub struct VxlaneOptions {
+    /// The binary; by default the one [`find_binary`] finds.
+    pub binary: Option<PathBuf>,
     /// Number of workers.
     pub workers: u16,
     /// More lines for the configuration file, put before the first network; they may open
@@ -30,6 +32,7 @@ pub struct VxlaneOptions {
 impl Default for VxlaneOptions {
     fn default() -> Self {
         Self {
+            binary: None,
             workers: 1,
             extra: String::new(),
             environment: Vec::new(),
@@ -65,7 +68,10 @@ impl VxlaneVtep {
         let config = configuration(host, segments, options, directory)?;
         let path = directory.join("vxlane.toml");
         fs::write(&path, config).map_err(LabError::syscall("write", path.display().to_string()))?;
-        let binary = binary()?;
+        let binary = match &options.binary {
+            Some(path) => path.clone(),
+            None => find_binary()?,
+        };
         let launch = Launch {
             environment: options.environment.clone(),
         };
@@ -194,7 +200,10 @@ fn stderr_of(directory: &Path) -> String {
 }
 
 /// Finds the binary: `VXLANE_BIN`, or what the workspace's last build left, release first.
-fn binary() -> Result<PathBuf, LabError> {
+///
+/// # Errors
+/// [`LabError::Unfit`] when there is none.
+pub fn find_binary() -> Result<PathBuf, LabError> {
     if let Some(path) = env::var_os("VXLANE_BIN") {
         return Ok(path.into());
     }
