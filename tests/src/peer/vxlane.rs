@@ -1,0 +1,288 @@
+//! The real `vxlane` binary as VTEP.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::{Segment, VXLAN_PORT, Vtep};
+use crate::LabError;
+use crate::lab::{Host, UPLINK};
+use crate::process::{self, Guard};
+
+/// How vxlane is set up.
+#[derive(Clone, Debug)]
+pub struct VxlaneOptions {
+    /// The binary; by default the one [`find_binary`] finds.
+    pub binary: Option<PathBuf>,
+    /// Number of workers.
+    pub workers: u16,
+    /// More lines for the configuration file, put before the first network; they may open
+    /// sections of their own.
+    pub extra: String,
+    /// Environment variables for the daemon.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for VxlaneOptions {
+    fn default() -> Self {
+        Self { binary: None, workers: 1, extra: String::new(), environment: Vec::new() }
+    }
+}
+
+/// A running `vxlane run`, with a directory of its own for configuration, socket and state.
+#[derive(Debug)]
+pub struct VxlaneVtep {
+    // Dropped before `files`: the daemon uses them until its end.
+    daemon: Guard,
+    binary: PathBuf,
+    launch: Launch,
+    files: TempDir,
+}
+
+impl VxlaneVtep {
+    /// Writes the configuration for `segments` and starts the daemon on `host`.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] with the daemon's whole stderr when it does not say `ready`.
+    pub fn start(host: &Host, segments: &[Segment<'_>], options: &VxlaneOptions) -> Result<Self, LabError> {
+        let files = tempfile::Builder::new()
+            .prefix("vxlane-")
+            .tempdir()
+            .map_err(LabError::syscall("mkdtemp", "a directory for vxlane"))?;
+        let directory = files.path();
+        let config = configuration(host, segments, options, directory)?;
+        let path = directory.join("vxlane.toml");
+        fs::write(&path, config).map_err(LabError::syscall("write", path.display().to_string()))?;
+        let binary = match &options.binary {
+            Some(path) => path.clone(),
+            None => find_binary()?,
+        };
+        let launch = Launch { environment: options.environment.clone() };
+        let mut daemon = launch.spawn(host, &binary, directory)?;
+        await_ready(&mut daemon, directory)?;
+        Ok(Self { daemon, binary, launch, files })
+    }
+
+    /// Runs a subcommand against the daemon's socket and returns the JSON it prints.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] when it fails, [`LabError::Unfit`] when it prints something else.
+    pub fn cli(&self, arguments: &[&str]) -> Result<serde_json::Value, LabError> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        let text = process::stdout(&mut command)?;
+        serde_json::from_str(&text).map_err(|error| LabError::Unfit {
+            what: "the command line did not print JSON",
+            text: format!("{error} in {text:?}"),
+        })
+    }
+
+    /// The daemon's process, to be sent signals.
+    pub fn daemon(&mut self) -> &mut Guard {
+        &mut self.daemon
+    }
+
+    /// Starts the daemon again with the same configuration and state, after it has ended.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_again(&mut self, host: &Host) -> Result<(), LabError> {
+        self.daemon.stop();
+        self.daemon = self.launch.spawn(host, &self.binary, self.files.path())?;
+        await_ready(&mut self.daemon, self.files.path())
+    }
+
+    /// Everything the daemon has written to stderr since its last start.
+    pub fn stderr(&self) -> String {
+        stderr_of(self.files.path())
+    }
+
+    /// The configuration file, to be changed before a reload or a new start.
+    pub fn config_path(&self) -> PathBuf {
+        self.files.path().join("vxlane.toml")
+    }
+
+    /// The daemon's control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.files.path().join(SOCKET)
+    }
+}
+
+impl Vtep for VxlaneVtep {
+    fn kind(&self) -> &'static str {
+        "vxlane"
+    }
+
+    fn diagnosis(&self) -> String {
+        let status = match self.cli(&["status", "--json"]) {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        format!("{status}\n{}", self.stderr())
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![self.daemon.pid()]
+    }
+}
+
+/// What is the same at every start of one instance.
+#[derive(Debug)]
+struct Launch {
+    environment: Vec<(String, String)>,
+}
+
+impl Launch {
+    fn spawn(&self, host: &Host, binary: &Path, directory: &Path) -> Result<Guard, LabError> {
+        let log = directory.join(STDERR);
+        let stderr = File::create(&log).map_err(LabError::syscall("create", log.display().to_string()))?;
+        let mut command = host.ns().command(&binary.to_string_lossy());
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(directory.join("vxlane.toml"))
+            .envs(self.environment.iter().cloned())
+            .stderr(stderr);
+        host.ns().spawn(&mut command)
+    }
+}
+
+fn await_ready(daemon: &mut Guard, directory: &Path) -> Result<(), LabError> {
+    let mut ended = None;
+    let outcome = process::await_value(
+        "line with `ready` from vxlane",
+        START,
+        || {
+            let text = stderr_of(directory);
+            if text.lines().any(|line| line.contains("ready")) {
+                return Some(true);
+            }
+            ended = daemon.ended();
+            ended.map(|_| false)
+        },
+        || stderr_of(directory),
+    )?;
+    if outcome {
+        return Ok(());
+    }
+    Err(LabError::Unfit {
+        what: "vxlane ended instead of getting ready",
+        text: format!("{ended:?}: {}", stderr_of(directory)),
+    })
+}
+
+fn stderr_of(directory: &Path) -> String {
+    let bytes = fs::read(directory.join(STDERR)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Finds the binary: `VXLANE_BIN`, or what the workspace's last build left, release first.
+///
+/// # Errors
+/// [`LabError::Unfit`] when there is none.
+pub fn find_binary() -> Result<PathBuf, LabError> {
+    if let Some(path) = env::var_os("VXLANE_BIN") {
+        return Ok(path.into());
+    }
+    let here = env::current_exe().map_err(LabError::syscall("readlink", "/proc/self/exe"))?;
+    // A test runs as TARGET/PROFILE/deps/NAME, so the target directory is among the ancestors.
+    let candidates = here
+        .ancestors()
+        .flat_map(|directory| ["release", "debug"].map(|profile| directory.join(profile).join("vxlane")));
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| LabError::Unfit {
+        what: "no vxlane binary; build it or set VXLANE_BIN",
+        text: here.display().to_string(),
+    })
+}
+
+fn configuration(
+    host: &Host,
+    segments: &[Segment<'_>],
+    options: &VxlaneOptions,
+    directory: &Path,
+) -> Result<String, LabError> {
+    let head = Head {
+        underlay: Underlay { interface: UPLINK, address: host.address(), port: VXLAN_PORT },
+        dataplane: Dataplane { workers: options.workers },
+        control: Control { socket: directory.join(SOCKET), state: directory.join("state") },
+    };
+    let networks = segments.iter().map(|segment| NetworkEntry {
+        name: &segment.network.name,
+        vni: segment.network.vni,
+        mtu: segment.network.mtu,
+        peers: &segment.remotes,
+    });
+    let endpoints = segments.iter().flat_map(|segment| {
+        segment
+            .containers
+            .iter()
+            .map(|container| EndpointEntry { network: &segment.network.name, interface: container.port() })
+    });
+    let tail = Tail { network: networks.collect(), endpoint: endpoints.collect() };
+    Ok([text_of(&head)?, options.extra.clone(), text_of(&tail)?].join("\n"))
+}
+
+fn text_of(part: &impl Serialize) -> Result<String, LabError> {
+    toml::to_string(part)
+        .map_err(|error| LabError::Unfit { what: "the configuration cannot be written", text: error.to_string() })
+}
+
+#[derive(Serialize)]
+struct Head {
+    underlay: Underlay,
+    dataplane: Dataplane,
+    control: Control,
+}
+
+#[derive(Serialize)]
+struct Underlay {
+    interface: &'static str,
+    address: Ipv4Addr,
+    port: u16,
+}
+
+#[derive(Serialize)]
+struct Dataplane {
+    workers: u16,
+}
+
+#[derive(Serialize)]
+struct Control {
+    socket: PathBuf,
+    state: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Tail<'a> {
+    network: Vec<NetworkEntry<'a>>,
+    endpoint: Vec<EndpointEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct NetworkEntry<'a> {
+    name: &'a str,
+    vni: u32,
+    mtu: u16,
+    peers: &'a [Ipv4Addr],
+}
+
+#[derive(Serialize)]
+struct EndpointEntry<'a> {
+    network: &'a str,
+    interface: &'a str,
+}
+
+/// The control socket's name within the instance's directory.
+const SOCKET: &str = "vxlane.sock";
+
+/// The name of the file that collects the daemon's stderr.
+const STDERR: &str = "stderr.log";
+
+/// How long the daemon may take until it says `ready`.
+const START: Duration = Duration::from_secs(10);

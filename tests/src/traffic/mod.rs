@@ -1,0 +1,9 @@
+//! Generators and sinks that know exactly what was sent and check exactly what arrives.
+
+mod batch;
+pub mod pace;
+pub mod ping;
+pub mod raw;
+pub mod rr;
+pub mod tcp;
+pub mod udp;
