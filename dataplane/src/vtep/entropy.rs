@@ -60,9 +60,10 @@ mod tests {
     fn rfc7348_5_a_flow_keeps_its_port_and_flows_spread_evenly() {
         let mut buckets = [0u32; 64];
         for flow in 0..10_000u16 {
-            let port = port_of([10, 0, (flow >> 8) as u8, flow as u8], 1024 + flow);
+            let [high, low] = flow.to_be_bytes();
+            let port = port_of([10, 0, high, low], 1024 + flow);
             assert!(port >= FIRST_PORT);
-            assert_eq!(port, port_of([10, 0, (flow >> 8) as u8, flow as u8], 1024 + flow));
+            assert_eq!(port, port_of([10, 0, high, low], 1024 + flow));
             buckets[usize::from(port & 63)] += 1;
         }
         let expected = 10_000.0 / 64.0;

@@ -172,7 +172,7 @@ mod tests {
             let layers = Layers::walk(&frame);
             let pseudo = match layers.network {
                 Network::Ipv4 => checksum::pseudo_v4([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 17, 15),
-                _ => checksum::pseudo_v6([1; 16].into(), [2; 16].into(), 17, 16),
+                Network::Ipv6 | Network::Other => checksum::pseudo_v6([1; 16].into(), [2; 16].into(), 17, 16),
             };
             frame[at..at + 2].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
             layers.finish_checksum(&mut frame);
