@@ -6,6 +6,8 @@
 //! another; what a worker forwards is *written* from a received frame into a transmit frame.
 //! That one copy is the price (see `docs/frames.md` for what it costs and what it buys).
 
+pub mod xdp;
+
 use std::os::fd::RawFd;
 
 /// How many frames a worker takes from one queue before it looks at the next.
