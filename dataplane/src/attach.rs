@@ -3,6 +3,7 @@
 //! Whatever is done to an interface here is undone when it is detached or when [`Steer`] is
 //! dropped. A program that somebody else put there is never replaced.
 
+mod installed;
 mod merging;
 mod slots;
 
@@ -13,11 +14,9 @@ use crate::{
 use aya::{
     Ebpf, EbpfError,
     maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
-    programs::{
-        ProgramError, Xdp,
-        xdp::{XdpLink, XdpMode as Request},
-    },
+    programs::{ProgramError, Xdp, xdp::XdpMode as Request},
 };
+use installed::Installed;
 use merging::Unmerged;
 use slots::Slots;
 use std::{collections::HashMap, io, net::Ipv4Addr, os::fd::RawFd};
@@ -176,7 +175,7 @@ pub struct Steer {
 /// An attached interface. Dropped in this order: the program leaves, then merging comes back.
 struct Port {
     slots: Slots,
-    _program: XdpLink,
+    _program: Installed,
     _unmerged: Option<Unmerged>,
 }
 
@@ -342,7 +341,7 @@ impl Steer {
         &mut self,
         link: &Link,
         mode: AttachMode,
-    ) -> Result<(XdpLink, Option<Unmerged>, XdpMode), SteerError> {
+    ) -> Result<(Installed, Option<Unmerged>, XdpMode), SteerError> {
         if mode != AttachMode::Generic {
             match self.attach_in(link, XdpMode::Native) {
                 Ok(program) => return Ok((program, None, XdpMode::Native)),
@@ -359,7 +358,7 @@ impl Steer {
         Ok((program, Some(unmerged), XdpMode::Generic))
     }
 
-    fn attach_in(&mut self, link: &Link, mode: XdpMode) -> Result<XdpLink, SteerError> {
+    fn attach_in(&mut self, link: &Link, mode: XdpMode) -> Result<Installed, SteerError> {
         let request = match mode {
             XdpMode::Native => Request::Driver,
             XdpMode::Generic => Request::Skb,
@@ -369,18 +368,20 @@ impl Steer {
         let attached = program
             .attach_to_if_index(link.index, request)
             .and_then(|id| program.take_link(id));
-        attached.map_err(|source| match errno(&source) {
-            // Somebody was faster than the look at the link.
-            Some(libc::EBUSY | libc::EEXIST) => SteerError::Occupied {
-                interface: link.name.clone(),
-                program: LinkProgram { id: 0, mode },
-            },
-            _ => SteerError::Attach {
-                interface: link.name.clone(),
-                mode,
-                source,
-            },
-        })
+        attached
+            .map(Installed::new)
+            .map_err(|source| match errno(&source) {
+                // Somebody was faster than the look at the link.
+                Some(libc::EBUSY | libc::EEXIST) => SteerError::Occupied {
+                    interface: link.name.clone(),
+                    program: LinkProgram { id: 0, mode },
+                },
+                _ => SteerError::Attach {
+                    interface: link.name.clone(),
+                    mode,
+                    source,
+                },
+            })
     }
 
     /// Empties slots, so that no frame of a new port reaches a socket of an old one.
