@@ -1,10 +1,27 @@
-//! The forwarding engine of vxlane.
+//! The forwarding engine of vxlane: frames in, decisions, frames out.
+//!
+//! A packet's journey, in the order in which to read it:
+//!
+//! 1. [`attach`] puts the XDP program `steer` on each interface; it sends VXLAN for us, and
+//!    everything from an endpoint, into the receive ring of an AF_XDP socket.
+//! 2. [`port::xdp`] takes frames off that ring, a burst at a time.
+//! 3. [`worker`], a pinned thread started by [`engine`], breathes: inhale, decide, carry out.
+//! 4. [`pipeline`] decides: [`vtep::decap`] takes a tunnel off, [`bridge`] learns and looks up.
+//! 5. What came of it is a [`verdict::Verdict`], and `exits` carries it out: [`vtep::encap`] puts the
+//!    tunnel on, and the frame is written into a transmit frame of the port where it leaves.
+//!
+//! Control decides what the networks are and says so in [`tables`], snapshots that workers swap
+//! between bursts. [`stats`] has the counters and the law that they obey.
+
+pub mod attach;
 pub mod bridge;
 pub mod clock;
 pub mod engine;
 mod exits;
 pub mod handover;
 pub mod ids;
+pub mod link;
+pub mod memlock;
 pub mod pipeline;
 pub mod port;
 pub mod stats;
