@@ -32,6 +32,7 @@ pub mod lab;
 pub mod netns;
 pub mod peer;
 pub mod process;
+pub mod rig;
 pub mod sim;
 pub mod traffic;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use vxlane_tests::frames::{self, Talk, tagged};
 use vxlane_tests::lab::{Container, Lab, LabOptions, MacAddr, Network};
-use vxlane_tests::peer::{OvsOptions, OvsPort, Segment, Vtep, VtepKind, VxlaneOptions, VxlaneVtep, XdpMode};
+use vxlane_tests::peer::{OvsOptions, OvsPort, Segment, VtepKind, VxlaneOptions, VxlaneVtep, XdpMode};
+use vxlane_tests::rig::Rig;
 use vxlane_tests::traffic::ping::{PingOptions, ping};
 use vxlane_tests::traffic::raw::{Heading, RawSender, Watch, expect_counts};
 use vxlane_tests::traffic::tcp::{self, TcpOptions, Way};
@@ -51,7 +52,7 @@ fn a_wire_with_offload_carries_super_frames_and_one_without_does_not() {
     for wire_offload in [false, true] {
         let options = LabOptions { wire_offload, ..LabOptions::default() };
         let lab = Lab::with(&["a", "b"], &options).unwrap();
-        let rig = Rig::start(lab, [&VtepKind::kernel(), &VtepKind::kernel()]);
+        let rig = Rig::on(lab, [&VtepKind::kernel(), &VtepKind::kernel()]).unwrap();
         let large = Watch::start(rig.lab.host("b").ns(), "uplink", Heading::Incoming, |frame| frame.len() > 1514);
         let large = large.unwrap();
         tcp::stream(&rig.left, &rig.right, &TcpOptions::default()).unwrap();
@@ -79,7 +80,7 @@ fn a_watch_sees_vlan_tags_where_they_were() {
 #[test]
 fn the_kernel_sends_what_the_frame_builder_reads() {
     let lab = Lab::new(&["a", "b"]).unwrap();
-    let rig = Rig::start(lab, [&VtepKind::kernel(), &VtepKind::kernel()]);
+    let rig = Rig::on(lab, [&VtepKind::kernel(), &VtepKind::kernel()]).unwrap();
     let inner = Talk::new(rig.left.station(), rig.right.station()).udp4(5, 6, b"inner");
     let wanted = inner.clone();
     let uplink = rig.lab.host("a").ns();
@@ -114,7 +115,7 @@ fn the_vxlane_driver_waits_for_ready_and_speaks_to_the_socket() {
 
 /// Two hosts with VTEPs of the given kinds carry pings, numbered UDP and checked TCP.
 fn check_reach(left: &VtepKind, right: &VtepKind) {
-    let rig = Rig::start(Lab::new(&["a", "b"]).unwrap(), [left, right]);
+    let rig = Rig::start(&LabOptions::default(), [left, right]).unwrap();
     for (from, to) in [(&rig.left, &rig.right), (&rig.right, &rig.left)] {
         let report = ping(from.ns(), to.ipv4(), &PingOptions::default()).unwrap();
         assert!(report.complete(), "{report:?}\n{}", rig.diagnosis());
@@ -157,33 +158,6 @@ fn check_flood(kind: &VtepKind) {
     let [origin, beside, there, elsewhere] = &watches;
     let expected = [(origin, 0), (beside, 10), (there, 10), (elsewhere, 10)];
     expect_counts(&expected, Duration::from_secs(3)).unwrap();
-}
-
-/// Two hosts, a container and a VTEP on each.
-///
-/// Fields go in this order when dropped: VTEPs before what they connect.
-struct Rig {
-    vteps: [Box<dyn Vtep>; 2],
-    left: Container,
-    right: Container,
-    lab: Lab,
-}
-
-impl Rig {
-    fn start(lab: Lab, [near, far]: [&VtepKind; 2]) -> Self {
-        let blue = Network::new("blue", 5000);
-        let left = lab.host("a").container("c0", &blue).unwrap();
-        let right = lab.host("b").container("c1", &blue).unwrap();
-        let start = |kind: &VtepKind, host: &str, container: &Container| {
-            let segment = Segment::of(&lab, host, &blue, &[container]);
-            kind.start(lab.host(host), &[segment]).unwrap()
-        };
-        Self { vteps: [start(near, "a", &left), start(far, "b", &right)], left, right, lab }
-    }
-
-    fn diagnosis(&self) -> String {
-        self.vteps.each_ref().map(|vtep| vtep.diagnosis()).join("\n")
-    }
 }
 
 /// A program that stands in for the `vxlane` binary.

@@ -15,10 +15,7 @@ use vxlane_tests::{
     LabError,
     lab::{self, Container, Lab, LabOptions, Network},
     peer::{Segment, Vtep, VtepKind},
-    traffic::{
-        pace::{Amount, Pace},
-        udp::{self, UdpOptions},
-    },
+    rig::Rig,
 };
 
 use crate::matrix::{Cell, HOSTS, Matrix, NETWORKS, Station};
@@ -179,11 +176,12 @@ const ROUNDS: usize = 3;
 /// One flow of 64-byte UDP frames from host to host, through us and through the kernel in turns.
 fn show_rates() -> Result<(), LabError> {
     println!("One flow of UDP in 64-byte frames, container to container on two hosts, in turns:");
-    let rigs = [Rig::new(&VtepKind::kernel())?, Rig::new(&VtepKind::vxlane())?];
+    let pair = |kind: &VtepKind| Rig::start(&options(), [kind, kind]);
+    let rigs = [pair(&VtepKind::kernel())?, pair(&VtepKind::vxlane())?];
     let mut rates = [[0.0; ROUNDS]; 2];
     for round in 0..ROUNDS {
         for (rig, rates) in rigs.iter().zip(&mut rates) {
-            rates[round] = rig.rate()?;
+            rates[round] = rig.flood(64, Duration::from_secs(2))?.1.pps();
         }
     }
     let [kernel, ours] = rates.map(|mut rates| {
@@ -193,36 +191,4 @@ fn show_rates() -> Result<(), LabError> {
     println!("  kernel vxlan + bridge   {:>6.0} kpps delivered", kernel / 1e3);
     println!("  vxlane                  {:>6.0} kpps delivered   {:.2} times the kernel\n", ours / 1e3, ours / kernel);
     Ok(())
-}
-
-struct Rig {
-    // Dropped in this order: the VTEPs before the devices they hold.
-    _vteps: Vec<Box<dyn Vtep>>,
-    left: Container,
-    right: Container,
-    _lab: Lab,
-}
-
-impl Rig {
-    fn new(kind: &VtepKind) -> Result<Self, LabError> {
-        let lab = Lab::with(&["a", "b"], &options())?;
-        let network = Network::new("blue", 5000);
-        let left = lab.host("a").container("left", &network)?;
-        let right = lab.host("b").container("right", &network)?;
-        let ends = [("a", &left), ("b", &right)];
-        let start = |(name, end)| kind.start(lab.host(name), &[Segment::of(&lab, name, &network, &[end])]);
-        let vteps = ends.map(start).into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { _vteps: vteps, left, right, _lab: lab })
-    }
-
-    fn rate(&self) -> Result<f64, LabError> {
-        let options = UdpOptions {
-            payload: 64 - 42,
-            pace: Pace::Flood,
-            amount: Amount::Time(Duration::from_secs(2)),
-            ..UdpOptions::default()
-        };
-        let (_, received) = udp::exchange(&self.left, &self.right, &options)?;
-        Ok(received.pps())
-    }
 }
