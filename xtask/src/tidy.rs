@@ -147,7 +147,7 @@ impl<'a> Source<'a> {
         };
         let length = match line.trim_end().ends_with(['}', ';']) {
             true => 1,
-            false => self.lines[at + 1..].iter().position(|line| ends(&line))? + 2,
+            false => self.lines[at + 1..].iter().position(ends)? + 2,
         };
         let breach = length > FUNCTION_LINES && !self.line_waives(at, "function-length");
         breach.then(|| {
