@@ -3,6 +3,8 @@
 //! Asked by netlink and ioctl, both of which answer for the network namespace of the calling
 //! thread; sysfs shows whichever namespace it was mounted in.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums have no end")]
+
 pub(crate) mod ethtool;
 
 use ethtool::Ethtool;

@@ -1,5 +1,12 @@
 //! What the steering program takes, what it leaves to the host, and that it leaves no trace.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on is to stop"
+)]
+
 mod rig;
 
 use etherparse::PacketBuilder;

@@ -1,5 +1,12 @@
 //! The two halves of an AF_XDP queue: nothing is lost, nothing is changed, nothing leaks.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on is to stop"
+)]
+
 mod rig;
 
 use rig::*;

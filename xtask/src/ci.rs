@@ -10,6 +10,8 @@ pub(crate) struct Ci {}
 impl Ci {
     pub(crate) fn run(self) -> Result<()> {
         repo::run(repo::cargo().args(["fmt", "--all", "--check"]))?;
+        let steer = "ebpf/steer/Cargo.toml";
+        repo::run(repo::cargo().args(["fmt", "--check", "--manifest-path", steer]))?;
         repo::run(repo::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         repo::run(
             repo::cargo()

@@ -74,13 +74,17 @@ pub enum Counter {
 /// Number of [`Counter`]s.
 pub const COUNTERS: u32 = 5;
 
-// SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
-unsafe impl aya::Pod for PortSteer {}
+mod user {
+    //! What lets aya copy the values of our maps.
+    #![expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 
-// SAFETY: `repr(C)` of byte arrays, eight bytes in all: no padding, every bit pattern is a
-// value, no pointers.
-#[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
-unsafe impl aya::Pod for VtepAddress {}
+    use super::{PortSteer, VtepAddress};
+
+    // SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
+    unsafe impl aya::Pod for PortSteer {}
+
+    // SAFETY: `repr(C)` of byte arrays, eight bytes in all: no padding, every bit pattern is a
+    // value, no pointers.
+    unsafe impl aya::Pod for VtepAddress {}
+}

@@ -18,7 +18,7 @@ pub(super) fn zero_copy(socket: RawFd) -> io::Result<bool> {
 }
 
 /// Lets one system call send as much as the ring holds; the kernel's own limit is 32 frames.
-/// Kernels before 6.18 do not know the option, and keep that limit.
+/// Older kernels do not know the option, and keep that limit.
 ///
 /// # Errors
 /// What `setsockopt` answered, except that the option is unknown.
@@ -48,7 +48,7 @@ fn checked(answer: i32) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `include/uapi/linux/if_xdp.h`, since Linux 6.18.
+/// `include/uapi/linux/if_xdp.h` of Linux 6.18; not in the libc crate.
 const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 /// More than the frames of any ring of ours come to with what the kernel adds to each.
 const SEND_BUFFER: u32 = 512 << 20;
