@@ -81,8 +81,8 @@ impl OvsVtep {
         options: &OvsOptions,
     ) -> Result<Self, LabError> {
         let files = tempfile::Builder::new()
-            .prefix("vxlane-ovs-")
-            .tempdir()
+            .prefix("ovs-")
+            .tempdir_in(host.ns().directory())
             .map_err(LabError::syscall("mkdtemp", "a directory for Open vSwitch"))?;
         let ns = host.ns();
         let ovsdb = start_database(ns, files.path())?;

@@ -62,7 +62,7 @@ impl VxlaneVtep {
     ) -> Result<Self, LabError> {
         let files = tempfile::Builder::new()
             .prefix("vxlane-")
-            .tempdir()
+            .tempdir_in(host.ns().directory())
             .map_err(LabError::syscall("mkdtemp", "a directory for vxlane"))?;
         let directory = files.path();
         let config = configuration(host, segments, options, directory)?;
