@@ -25,7 +25,8 @@ use crate::process::{self as programs, Guard};
 /// A network namespace of our own, with `lo` up; removed when dropped.
 ///
 /// It comes with a BPF file system of its own, which programs inside find at `/sys/fs/bpf`
-/// and which outlives them, so that what a daemon pins is there when it is started again.
+/// and which outlives them, so that what a daemon pins is there when it is started again, and
+/// with a [`directory`](Self::directory) for files that live as long as the namespace.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -65,6 +66,11 @@ impl Netns {
     /// The name by which `ip netns` knows it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A directory for files that are to go when the namespace goes, whatever becomes of this run.
+    pub fn directory(&self) -> PathBuf {
+        directory_of(&self.name)
     }
 
     /// Runs `work` in a fresh thread inside the namespace and returns what it returns.
@@ -231,12 +237,12 @@ fn owner_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
 }
 
-/// Takes away the namespace called `name` and its BPF file system, whatever is left of them.
+/// Takes away the namespace called `name` and its files, whatever is left of them.
 fn remove(name: &str) {
     let bpffs = bpffs_path(name);
     // Each step may find its work already done by another test process's sweep.
     let _ = umount2(&bpffs, MntFlags::MNT_DETACH);
-    let _ = fs::remove_dir(&bpffs);
+    let _ = fs::remove_dir_all(directory_of(name));
     let path = Path::new(NETNS_DIR).join(name);
     let _ = umount2(&path, MntFlags::MNT_DETACH);
     let _ = fs::remove_file(&path);
@@ -260,8 +266,13 @@ fn processes_inside(name: &str) -> Vec<u32> {
         .collect()
 }
 
+fn directory_of(name: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(name)
+}
+
+/// Where a namespace's BPF file system is mounted.
 fn bpffs_path(name: &str) -> PathBuf {
-    Path::new(BPFFS_DIR).join(name)
+    directory_of(name).join("bpf")
 }
 
 /// Numbers the namespaces of this process.
@@ -273,5 +284,5 @@ pub const PREFIX: &str = "vxl-";
 /// Where `ip netns` keeps its names.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Where each namespace's BPF file system is mounted.
-const BPFFS_DIR: &str = "/run/vxlane-tests/bpf";
+/// Where each namespace has a directory.
+const DIRECTORY: &str = "/run/vxlane-tests";

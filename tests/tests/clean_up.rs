@@ -37,10 +37,10 @@ fn a_dropped_lab_leaves_nothing_behind() {
     await_value("end of all namespaces", Duration::from_secs(1), gone, || ours().join(" ")).unwrap();
 }
 
-/// The namespaces and BPF file systems of this process.
+/// The namespaces and directories of this process.
 fn ours() -> Vec<String> {
     let prefix = format!("{PREFIX}{}-", std::process::id());
-    ["/run/netns", "/run/vxlane-tests/bpf"]
+    ["/run/netns", "/run/vxlane-tests"]
         .iter()
         .filter_map(|directory| fs::read_dir(directory).ok())
         .flat_map(|entries| entries.flatten())

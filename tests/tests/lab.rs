@@ -10,6 +10,7 @@ use vxlane_tests::frames::{self, Talk, tagged};
 use vxlane_tests::lab::{Container, Lab, LabOptions, MacAddr, Network};
 use vxlane_tests::peer::{OvsOptions, OvsPort, Segment, VtepKind, VxlaneOptions, VxlaneVtep, XdpMode};
 use vxlane_tests::rig::Rig;
+use vxlane_tests::traffic::pace::{Amount, Pace};
 use vxlane_tests::traffic::ping::{PingOptions, ping};
 use vxlane_tests::traffic::raw::{Heading, RawSender, Watch, expect_counts};
 use vxlane_tests::traffic::tcp::{self, TcpOptions, Way};
@@ -116,12 +117,15 @@ fn the_vxlane_driver_waits_for_ready_and_speaks_to_the_socket() {
 /// Two hosts with VTEPs of the given kinds carry pings, numbered UDP and checked TCP.
 fn check_reach(left: &VtepKind, right: &VtepKind) {
     let rig = Rig::start(&LabOptions::default(), [left, right]).unwrap();
+    // Open vSwitch's packet sockets hold some 270 small packets. On a busy machine its thread
+    // may wait tens of milliseconds for a CPU, so 10,000 per second would lose some in there.
+    let probe = UdpOptions { pace: Pace::Rate(1_000), amount: Amount::Packets(1_000), ..UdpOptions::default() };
     for (from, to) in [(&rig.left, &rig.right), (&rig.right, &rig.left)] {
         let report = ping(from.ns(), to.ipv4(), &PingOptions::default()).unwrap();
         assert!(report.complete(), "{report:?}\n{}", rig.diagnosis());
         let report = ping(from.ns(), to.station().ipv6, &PingOptions::default()).unwrap();
         assert!(report.complete(), "{report:?}\n{}", rig.diagnosis());
-        let (sent, received) = udp::exchange(from, to, &UdpOptions::default()).unwrap();
+        let (sent, received) = udp::exchange(from, to, &probe).unwrap();
         assert!(received.exactly(sent.packets), "{received:?}\n{}", rig.diagnosis());
     }
     let options = TcpOptions { bytes: 1 << 20, way: Way::Both, ..TcpOptions::default() };

@@ -77,8 +77,8 @@ impl OvsVtep {
     /// The step that failed; the daemons' log is in the message when the switch is the cause.
     pub fn start(host: &Host, segments: &[Segment<'_>], options: &OvsOptions) -> Result<Self, LabError> {
         let files = tempfile::Builder::new()
-            .prefix("vxlane-ovs-")
-            .tempdir()
+            .prefix("ovs-")
+            .tempdir_in(host.ns().directory())
             .map_err(LabError::syscall("mkdtemp", "a directory for Open vSwitch"))?;
         let ns = host.ns();
         let ovsdb = start_database(ns, files.path())?;

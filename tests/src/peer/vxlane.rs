@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -53,9 +53,11 @@ impl VxlaneVtep {
     pub fn start(host: &Host, segments: &[Segment<'_>], options: &VxlaneOptions) -> Result<Self, LabError> {
         let files = tempfile::Builder::new()
             .prefix("vxlane-")
-            .tempdir()
+            .tempdir_in(host.ns().directory())
             .map_err(LabError::syscall("mkdtemp", "a directory for vxlane"))?;
         let directory = files.path();
+        let state = directory.join(STATE);
+        fs::create_dir(&state).map_err(LabError::syscall("mkdir", state.display().to_string()))?;
         let config = configuration(host, segments, options, directory)?;
         let path = directory.join("vxlane.toml");
         fs::write(&path, config).map_err(LabError::syscall("write", path.display().to_string()))?;
@@ -148,6 +150,7 @@ impl Launch {
             .arg("--config")
             .arg(directory.join("vxlane.toml"))
             .envs(self.environment.iter().cloned())
+            .stdout(Stdio::null())
             .stderr(stderr);
         host.ns().spawn(&mut command)
     }
@@ -210,7 +213,7 @@ fn configuration(
     let head = Head {
         underlay: Underlay { interface: UPLINK, address: host.address(), port: VXLAN_PORT },
         dataplane: Dataplane { workers: options.workers },
-        control: Control { socket: directory.join(SOCKET), state: directory.join("state") },
+        control: Control { socket: directory.join(SOCKET), state: directory.join(STATE) },
     };
     let networks = segments.iter().map(|segment| NetworkEntry {
         name: &segment.network.name,
@@ -280,6 +283,9 @@ struct EndpointEntry<'a> {
 
 /// The control socket's name within the instance's directory.
 const SOCKET: &str = "vxlane.sock";
+
+/// The state directory's name.
+const STATE: &str = "state";
 
 /// The name of the file that collects the daemon's stderr.
 const STDERR: &str = "stderr.log";

@@ -35,8 +35,9 @@ impl Batch {
 
     /// Slot number `index`, to be filled with `length` bytes.
     pub(super) fn fill(&mut self, index: usize, length: usize) -> &mut [u8] {
+        let slot = &mut self.data[index * self.size..][..length];
         self.lengths[index] = length;
-        &mut self.data[index * self.size..][..length]
+        slot
     }
 
     /// The message received into slot number `index`.
@@ -71,60 +72,61 @@ impl Batch {
     }
 
     /// Sends the slots `from..to` and returns how many of them were sent.
+    #[expect(unsafe_code, reason = "sendmmsg has no safe wrapper without work per message")]
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>, from: usize, to: usize) -> io::Result<usize> {
         let (mut vectors, mut headers) = (EMPTY_VECTORS, EMPTY_HEADERS);
+        let data = self.data.as_mut_ptr();
         for index in from..to {
-            vectors[index] = vector_of(self.fill(index, self.lengths[index]));
+            vectors[index] = vector_of(data, index * self.size, self.lengths[index]);
             headers[index].msg_hdr.msg_iov = &raw mut vectors[index];
             headers[index].msg_hdr.msg_iovlen = 1;
         }
         let chosen = &mut headers[from..to];
-        send_messages(socket, chosen)
+        // SAFETY: `chosen` holds as many headers as its length says. In each, `msg_iov` was set
+        // above to one vector of an array that lives to the end of this method; it covers the
+        // bytes that `fill` sliced out of `data` when it stored the length, so they are within
+        // the allocation, which `&mut self` keeps alive and untouched. Every other pointer is
+        // null with length 0.
+        let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), chosen.as_mut_ptr(), chosen.len() as u32, 0) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
     /// Waits for at least one message and takes all that are there; returns how many.
+    #[expect(unsafe_code, reason = "recvmmsg has no safe wrapper without work per message")]
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let (mut vectors, mut headers) = (EMPTY_VECTORS, EMPTY_HEADERS);
+        let data = self.data.as_mut_ptr();
         for index in 0..SLOTS {
-            vectors[index] = vector_of(self.fill(index, self.size));
+            vectors[index] = vector_of(data, index * self.size, self.size);
             let header = &mut headers[index].msg_hdr;
             header.msg_iov = &raw mut vectors[index];
             header.msg_iovlen = 1;
             header.msg_name = (&raw mut self.senders[index]).cast();
             header.msg_namelen = LENGTH_OF_NAME;
-            header.msg_control = self.controls[index].as_mut_ptr().cast();
+            header.msg_control = (&raw mut self.controls[index]).cast();
             header.msg_controllen = CONTROL_WORDS * 8;
         }
-        let count = receive_messages(socket, &mut headers)?;
+        // SAFETY: `headers` holds SLOTS headers. In each, the lines above set `msg_iov` to one
+        // vector that covers slot `index` of `data`, which `new` made SLOTS * size bytes long;
+        // `msg_name` to one sockaddr_ll with its size; `msg_control` to CONTROL_WORDS words
+        // with their size in bytes. All belong to `self`, borrowed exclusively, or to local
+        // arrays, and outlive the call. The time-out is null, which means none.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                SLOTS as u32,
+                libc::MSG_WAITFORONE,
+                ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for (index, header) in headers.iter().enumerate().take(count) {
             self.lengths[index] = (header.msg_len as usize).min(self.size);
             self.control_lengths[index] = header.msg_hdr.msg_controllen;
         }
         Ok(count)
     }
-}
-
-#[expect(unsafe_code, reason = "sendmmsg has no safe wrapper without a copy per message")]
-fn send_messages(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr]) -> io::Result<usize> {
-    let count = u32::try_from(headers.len()).map_err(io::Error::other)?;
-    // SAFETY: `headers` holds `count` headers. Its only caller, `Batch::send`, set in each one
-    // `msg_iov` to a vector in a local array that outlives this call and covers a slot of
-    // `Batch::data`, which is borrowed for as long; all other pointers are null with length 0.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, 0) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
-#[expect(unsafe_code, reason = "recvmmsg has no safe wrapper without a copy per message")]
-fn receive_messages(socket: BorrowedFd<'_>, headers: &mut [libc::mmsghdr; SLOTS]) -> io::Result<usize> {
-    // SAFETY: `headers` holds SLOTS headers. Its only caller, `Batch::receive`, set in each one
-    // `msg_iov` to a vector in a local array that covers a whole slot of `Batch::data`,
-    // `msg_name` to one sockaddr_ll with its size, and `msg_control` to CONTROL_WORDS words
-    // with their size in bytes. All of them are exclusively borrowed through `&mut self` and
-    // outlive this call. The time-out is null, which means none.
-    let count = unsafe {
-        libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), SLOTS as u32, libc::MSG_WAITFORONE, ptr::null_mut())
-    };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// Opens a packet socket on `device`, which must be visible to the calling thread.
@@ -198,8 +200,9 @@ fn check(answer: i32) -> io::Result<()> {
     Ok(())
 }
 
-fn vector_of(bytes: &mut [u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
+/// The vector of `length` bytes from `offset` on; whoever hands it to the kernel proves it.
+fn vector_of(data: *mut u8, offset: usize, length: usize) -> libc::iovec {
+    libc::iovec { iov_base: data.wrapping_add(offset).cast(), iov_len: length }
 }
 
 /// Messages in one batch.
