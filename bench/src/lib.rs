@@ -1,1 +1,3 @@
-//! Rigs, generators and reports.
+//! Rigs, generators and reports that measure vxlane beside its peers.
+
+pub mod dry;

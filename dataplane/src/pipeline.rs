@@ -60,7 +60,7 @@ impl Pipeline {
         let network = tables.network(id).ok_or(DropReason::PortGone)?;
         let ethernet = admit(frame)?;
         let layers = Layers::walk(frame);
-        let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn(frame) };
+        let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
         let decide = |verdict| Decision { verdict, network: id, start: 0, end: frame.len(), flow };
 
         if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
@@ -86,17 +86,16 @@ impl Pipeline {
         let network = tables.network(id).ok_or(DropReason::PortGone)?;
         let inner = &mut frame[outer.inner.clone()];
         let ethernet = admit(inner)?;
-        let layers = Layers::walk(inner);
+        let mut layers = Layers::walk(inner);
         layers.finish_checksum(inner);
-        let mark = layers.ecn(inner);
         if let Some(segment) = outer.checked
             && !decap::udp_checksum_holds(&frame[segment], outer.source, local.address)
         {
             return Err(DropReason::OuterBadUdpChecksum);
         }
         if layers.is_ip() {
-            let merged = mark.decap(outer.ecn).ok_or(DropReason::TunnelEcn)?;
-            if merged != mark {
+            let merged = layers.ecn.decap(outer.ecn).ok_or(DropReason::TunnelEcn)?;
+            if merged != layers.ecn {
                 layers.set_ecn(&mut frame[outer.inner.clone()], merged);
             }
         }

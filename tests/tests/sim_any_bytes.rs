@@ -124,7 +124,7 @@ fn rfc6040_the_whole_matrix_goes_through_the_pipeline() {
             sim.inject(1, &frame);
             let expected = Ecn::from_traffic_class(inner).decap(Ecn::from_traffic_class(outer));
             let arrived = sim.received(at(1, 0, 0));
-            let mark = arrived.first().map(|frame| Layers::walk(frame).ecn(frame));
+            let mark = arrived.first().map(|frame| Layers::walk(frame).ecn);
             assert_eq!(mark, expected, "inner {inner}, outer {outer}");
             let dropped = sim.counters(1).drops[DropReason::TunnelEcn];
             assert_eq!(dropped, u64::from(expected.is_none()));

@@ -3,7 +3,7 @@
 //! RFC 7348 section 5 recommends a hash of the inner headers in the dynamic port range, so
 //! that routers and NICs which hash outer headers spread flows over paths and queues.
 
-use crate::wire::{Ethernet, Layers, Network};
+use crate::wire::{Ethernet, Layers};
 
 /// The first dynamic port (RFC 6335 section 6).
 pub const FIRST_PORT: u16 = 49152;
@@ -16,23 +16,25 @@ const PORT_MASK: u64 = 0x3fff;
 /// a worker, another worker and the express lane must agree.
 #[inline]
 pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
-    let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
-    let addresses = match layers.network {
-        Network::Ipv4 => packet.get(12..20).and_then(|bytes| bytes.first_chunk()).map(|b| u64::from_ne_bytes(*b)),
-        Network::Ipv6 => packet.get(8..40).map(mix_words),
-        Network::Other => frame.get(..Ethernet::LEN).map(|bytes| mix_words(&bytes[..8]) ^ mix_words(&bytes[6..14])),
+    let addresses = match layers.addresses(frame) {
+        [] => frame
+            .first_chunk::<{ Ethernet::LEN }>()
+            .map_or(0, |header| mix_words(&header[..8]) ^ mix_words(&header[6..])),
+        addresses => mix_words(addresses),
     };
     let protocol = layers.transport.map_or(0, |transport| u64::from(transport.protocol));
     let ports = layers.port_bytes(frame).map_or(0, u64::from);
-    let hash = mix(addresses.unwrap_or(0) ^ SEED, (ports << 8 | protocol) ^ SEED.rotate_left(32));
+    let hash = mix(addresses ^ SEED, (ports << 8 | protocol) ^ SEED.rotate_left(32));
     FIRST_PORT | (hash & PORT_MASK) as u16
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// One word as it is, more of them mixed into one; bytes beyond whole words do not count.
+#[inline]
 fn mix_words(bytes: &[u8]) -> u64 {
     let (words, _) = bytes.as_chunks::<8>();
-    words.iter().fold(0, |hash, word| mix(hash ^ u64::from_ne_bytes(*word), SEED))
+    words.iter().map(|word| u64::from_ne_bytes(*word)).reduce(|hash, word| mix(hash, SEED) ^ word).unwrap_or(0)
 }
 
 /// Multiplies and folds the 128-bit product: every input bit reaches every output bit.

@@ -1,5 +1,7 @@
 //! One walk over an overlay frame: what it carries and where.
 
+use std::ops::Range;
+
 use super::{EtherType, Ethernet, Ipv4, Ipv6, Udp, checksum, ecn::Ecn, ipv6, protocol};
 
 /// What a frame carries, found in one walk and used by checksums, ECN and entropy alike.
@@ -10,6 +12,8 @@ use super::{EtherType, Ethernet, Ipv4, Ipv6, Udp, checksum, ecn::Ecn, ipv6, prot
 pub struct Layers {
     /// The network layer.
     pub network: Network,
+    /// The congestion mark; Not-ECT where there is no IP.
+    pub ecn: Ecn,
     /// The upper protocol, when all of it is in this frame.
     pub transport: Option<Transport>,
 }
@@ -36,16 +40,21 @@ pub struct Transport {
     pub length: usize,
 }
 
+/// Source and destination address of IPv4 and of IPv6, as bytes of the frame.
+const ADDRESSES_V4: Range<usize> = Ethernet::LEN + 12..Ethernet::LEN + 20;
+const ADDRESSES_V6: Range<usize> = Ethernet::LEN + 8..Ethernet::LEN + 40;
+
 impl Layers {
+    const OTHER: Self = Self { network: Network::Other, ecn: Ecn::NotEct, transport: None };
+
     /// Walks `frame`, which starts with an Ethernet header.
     #[inline]
     pub fn walk(frame: &[u8]) -> Self {
-        let other = Self { network: Network::Other, transport: None };
-        let Some((ethernet, packet)) = Ethernet::split(frame) else { return other };
+        let Some((ethernet, packet)) = Ethernet::split(frame) else { return Self::OTHER };
         match ethernet.ether_type {
-            EtherType::IPV4 => Self::walk_v4(packet).unwrap_or(other),
-            EtherType::IPV6 => Self::walk_v6(packet).unwrap_or(other),
-            _ => other,
+            EtherType::IPV4 => Self::walk_v4(packet).unwrap_or(Self::OTHER),
+            EtherType::IPV6 => Self::walk_v6(packet).unwrap_or(Self::OTHER),
+            _ => Self::OTHER,
         }
     }
 
@@ -57,10 +66,9 @@ impl Layers {
             offset: Ethernet::LEN + header.header_len(),
             length: header.payload_len(),
         });
-        Some(Self { network: Network::Ipv4, transport })
+        Some(Self { network: Network::Ipv4, ecn: header.ecn(), transport })
     }
 
-    #[inline]
     fn walk_v6(packet: &[u8]) -> Option<Self> {
         let header = Ipv6::new_checked(packet)?;
         let length = usize::from(header.payload_length.get());
@@ -72,7 +80,7 @@ impl Layers {
                 offset: Ethernet::LEN + Ipv6::LEN + upper.offset,
                 length: length - upper.offset,
             });
-        Some(Self { network: Network::Ipv6, transport })
+        Some(Self { network: Network::Ipv6, ecn: header.ecn(), transport })
     }
 
     /// Whether there is a network layer that can be read, and so marked.
@@ -81,20 +89,21 @@ impl Layers {
         self.network != Network::Other
     }
 
-    /// The congestion mark of the packet in `frame`; Not-ECT where there is no IP.
+    /// Source and destination address, as they lie in `frame`; empty where there is no IP.
     #[inline]
-    pub fn ecn(&self, frame: &[u8]) -> Ecn {
-        let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
-        match self.network {
-            Network::Other => Ecn::NotEct,
-            Network::Ipv4 => Ipv4::new_checked(packet).map_or(Ecn::NotEct, Ipv4::ecn),
-            Network::Ipv6 => Ipv6::new_checked(packet).map_or(Ecn::NotEct, Ipv6::ecn),
-        }
+    pub fn addresses<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        let range = match self.network {
+            Network::Other => 0..0,
+            Network::Ipv4 => ADDRESSES_V4,
+            Network::Ipv6 => ADDRESSES_V6,
+        };
+        frame.get(range).unwrap_or_default()
     }
 
     /// Marks the packet in `frame`, keeping its header checksum right.
     #[inline]
-    pub fn set_ecn(&self, frame: &mut [u8], ecn: Ecn) {
+    pub fn set_ecn(&mut self, frame: &mut [u8], ecn: Ecn) {
+        self.ecn = ecn;
         let packet = frame.get_mut(Ethernet::LEN..).unwrap_or_default();
         match self.network {
             Network::Other => {}
@@ -111,26 +120,21 @@ impl Layers {
         }
     }
 
-    /// Completes a TCP or UDP checksum that the sender left to hardware
+    /// Completes a TCP, UDP or ICMPv6 checksum that the sender left to hardware
     /// (see [`checksum::finish`]); leaves every other frame alone.
     #[inline]
     pub fn finish_checksum(&self, frame: &mut [u8]) {
         let Some(Transport { protocol, offset, length }) = self.transport else { return };
-        let at = match protocol {
-            protocol::TCP => 16,
-            protocol::UDP => 6,
-            protocol::ICMPV6 => 2,
+        let at = match (self.network, protocol) {
+            (_, protocol::UDP) => 6,
+            (_, protocol::TCP) => 16,
+            (Network::Ipv6, protocol::ICMPV6) => 2,
             _ => return,
         };
-        let packet = frame.get(Ethernet::LEN..).unwrap_or_default();
-        let pseudo = match self.network {
-            Network::Ipv4 => Ipv4::new_checked(packet)
-                .map(|header| checksum::pseudo_v4(header.source(), header.destination(), protocol, length)),
-            Network::Ipv6 => Ipv6::new_checked(packet)
-                .map(|header| checksum::pseudo_v6(header.source(), header.destination(), protocol, length)),
-            Network::Other => None,
-        };
-        if let (Some(pseudo), Some(segment)) = (pseudo, frame.get_mut(offset..offset + length)) {
+        // TCP and UDP over IPv4 and everything over IPv6 have the same pseudo header, as a sum:
+        // addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+        let pseudo = checksum::sum(self.addresses(frame)) + u64::from(protocol) + length as u64;
+        if let Some(segment) = frame.get_mut(offset..offset + length) {
             checksum::finish(segment, at, pseudo, protocol == protocol::UDP);
         }
     }
@@ -200,7 +204,7 @@ mod tests {
     fn a_fragment_has_no_transport() {
         let mut frame = udp_v4();
         frame[20] = 0x20;
-        assert_eq!(Layers::walk(&frame), Layers { network: Network::Ipv4, transport: None });
+        assert_eq!(Layers::walk(&frame), Layers { network: Network::Ipv4, ecn: Ecn::NotEct, transport: None });
     }
 
     #[test]
@@ -214,9 +218,8 @@ mod tests {
     #[test]
     fn marks_are_set_in_both_families() {
         for mut frame in [udp_v4(), udp_v6()] {
-            let layers = Layers::walk(&frame);
-            layers.set_ecn(&mut frame, Ecn::Ce);
-            assert_eq!(layers.ecn(&frame), Ecn::Ce);
+            Layers::walk(&frame).set_ecn(&mut frame, Ecn::Ce);
+            assert_eq!(Layers::walk(&frame).ecn, Ecn::Ce);
             assert!(etherparse::SlicedPacket::from_ethernet(&frame).is_ok());
         }
     }

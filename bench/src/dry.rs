@@ -1,0 +1,242 @@
+//! A worker without I/O: real pipeline, real encapsulation, ports that cost a memory copy.
+//!
+//! What is left is the work that vxlane itself does for a packet. The receiving half lends the
+//! same frames over and over; the transmitting half writes into frames that are taken in turns.
+
+use std::{net::Ipv4Addr, os::fd::RawFd, sync::Arc};
+
+use vxlane_dataplane::{
+    bridge::Origin,
+    clock::Instant,
+    handover::Mailbox,
+    ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
+    port::{BURST, Census, KernelDrops, PutError, Receive, Transmit},
+    tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
+    vtep::{Flow, OVERHEAD, Template},
+    wire::{Ethernet, MacAddr, Vni},
+    worker::Worker,
+};
+
+/// Frames in one burst, as the figures in the issue tracker and the literature have it.
+pub const DRY_BURST: usize = 32;
+const ROOM: usize = 2048;
+
+/// Lends the same frames at each [`take`](Receive::take).
+#[derive(Debug)]
+pub struct DryReceive {
+    plan: DryPlan,
+    frames: Vec<Vec<u8>>,
+    next: usize,
+    station: usize,
+    running: bool,
+}
+
+impl DryReceive {
+    /// Addresses frame `index` of the burst to the next station, as a device writes the next
+    /// packet into a frame that it was given back: the memory of the frames stays warm while
+    /// the stations go round the whole table.
+    fn address(&mut self, index: usize) {
+        // A stride without a factor in common with powers of two or ten reaches all stations.
+        self.station = (self.station + 7919) % self.plan.stations;
+        let network = self.station % self.plan.networks;
+        let (plan, station) = (self.plan, self.station);
+        let frame = self.frame(index);
+        match plan.path {
+            Path::Flood => {}
+            // Packets of the other networks come through the uplink only.
+            Path::Encap | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
+            Path::Decap => {
+                // Inner destination and VNI; the tables number VNIs from 1.
+                frame[OVERHEAD..OVERHEAD + 6].copy_from_slice(&mac(station).0);
+                let vni = u32::try_from(network + 1).unwrap_or(0).to_be_bytes();
+                frame[OVERHEAD - 4..OVERHEAD - 1].copy_from_slice(&vni[1..]);
+            }
+        }
+    }
+}
+
+impl Receive for DryReceive {
+    fn take(&mut self) -> usize {
+        if !self.running {
+            return 0;
+        }
+        self.next = (self.next + DRY_BURST) % self.frames.len();
+        for index in 0..DRY_BURST {
+            self.address(index);
+        }
+        DRY_BURST
+    }
+
+    fn frame(&mut self, index: usize) -> &mut [u8] {
+        let at = (self.next + index) % self.frames.len();
+        &mut self.frames[at]
+    }
+
+    fn release(&mut self) {}
+
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn kernel_drops(&self) -> KernelDrops {
+        KernelDrops::default()
+    }
+
+    fn census(&mut self) -> Census {
+        Census::default()
+    }
+}
+
+/// Writes into frames taken in turns.
+#[derive(Debug)]
+pub struct DryTransmit {
+    frames: Vec<[u8; ROOM]>,
+    next: usize,
+}
+
+impl Transmit for DryTransmit {
+    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError> {
+        let length = head.len() + body.len();
+        let frame = self.frames[self.next].get_mut(..length).ok_or(PutError::TooLong)?;
+        frame[..head.len()].copy_from_slice(head);
+        frame[head.len()..].copy_from_slice(body);
+        self.next = (self.next + 1) % self.frames.len();
+        Ok(())
+    }
+
+    fn submit(&mut self) -> usize {
+        0
+    }
+
+    fn census(&mut self) -> Census {
+        Census::default()
+    }
+}
+
+/// What the packets of a dry run go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// From an endpoint into a tunnel.
+    Encap,
+    /// From a tunnel to an endpoint.
+    Decap,
+    /// From an endpoint to its neighbour on the host.
+    Local,
+    /// From an endpoint to everybody: one neighbour and one peer.
+    Flood,
+}
+
+/// How a dry run is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct DryPlan {
+    /// What its packets go through.
+    pub path: Path,
+    /// Bytes of the overlay frame, without FCS.
+    pub frame: usize,
+    /// Stations that are known, and that packets go to in turns (up to 65,536 of them).
+    pub stations: usize,
+    /// Networks that they are spread over.
+    pub networks: usize,
+}
+
+/// A worker with two ports in each network and one uplink, all of them dry.
+pub struct DryRun {
+    worker: Worker<DryReceive, DryTransmit>,
+    now: Instant,
+}
+
+const LOCAL: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 1), port: 4789 };
+const REMOTE: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 2), port: 4789 };
+const MAC: [MacAddr; 2] = [MacAddr([2, 0xaa, 0, 0, 0, 1]), MacAddr([2, 0xaa, 0, 0, 0, 2])];
+const UPLINK: PortId = PortId(0);
+const ACCESS: PortId = PortId(1);
+const NEIGHBOUR: PortId = PortId(2);
+const PEER: VtepId = VtepId(0);
+
+impl DryRun {
+    /// A worker whose MAC table is as `plan` says and whose packets are about to come.
+    ///
+    /// # Errors
+    /// The reason, where the plan has more than fits the ids.
+    pub fn new(plan: &DryPlan) -> Result<Self, Box<dyn std::error::Error>> {
+        let tables = Arc::new(tables(plan)?);
+        let mut worker =
+            Worker::new(WorkerId(0), plan.stations + 1024, Arc::clone(&tables), Arc::<[Mailbox]>::from([]));
+        let origin = if plan.path == Path::Encap { Origin::Vtep(PEER) } else { Origin::Port(NEIGHBOUR) };
+        for station in 0..plan.stations {
+            let id = NetworkId(u16::try_from(station % plan.networks)?);
+            if let Some(network) = tables.network(id) {
+                worker.pipeline.bridge.learn(id, network, mac(station), origin, Instant(1));
+            }
+        }
+        let frames = frames(plan);
+        let from = if plan.path == Path::Decap { UPLINK } else { ACCESS };
+        for port in [UPLINK, ACCESS, NEIGHBOUR] {
+            let receive =
+                DryReceive { plan: *plan, frames: frames.clone(), next: 0, station: 0, running: port == from };
+            let transmit = DryTransmit { frames: vec![[0; ROOM]; 2 * BURST], next: 0 };
+            worker.open(port, QueueId(0), receive, transmit)?;
+        }
+        Ok(Self { worker, now: Instant(2) })
+    }
+
+    /// One burst of [`DRY_BURST`] packets.
+    pub fn burst(&mut self) {
+        self.worker.breathe(self.now);
+    }
+
+    /// Packets that left so far.
+    pub fn transmitted(&mut self) -> u64 {
+        self.worker.report().counters.transmitted
+    }
+}
+
+fn tables(plan: &DryPlan) -> Result<Tables, Box<dyn std::error::Error>> {
+    let mut tables = Tables::new(LOCAL);
+    let owner = WorkerId(0);
+    tables.set_port(UPLINK, Port { role: Role::Uplink, owner });
+    // All packets come from one port: it is in the network that sends.
+    for port in [ACCESS, NEIGHBOUR] {
+        tables.set_port(port, Port { role: Role::Access(NetworkId(0)), owner });
+    }
+    tables.set_vtep(PEER, Vtep::new(LOCAL, REMOTE.address, UPLINK, MAC[0], Some(MAC[1])));
+    for network in 0..plan.networks {
+        let vni = Vni::new(u32::try_from(network)? + 1)?;
+        let (ports, peers) = (vec![ACCESS, NEIGHBOUR], vec![PEER]);
+        let entry = Network { vni, mtu: 1450, ageing: 300, mac_limit: u32::MAX, ports, peers };
+        tables.set_network(NetworkId(u16::try_from(network)?), entry);
+    }
+    Ok(tables)
+}
+
+/// Different frames that a run goes through in turns, each a flow of its own.
+const FRAMES: usize = 1024;
+
+fn frames(plan: &DryPlan) -> Vec<Vec<u8>> {
+    let template = Template::new(REMOTE, MAC[1], LOCAL.address, MAC[0]);
+    let frame = |flow: usize| {
+        let overlay = overlay(plan, flow);
+        match plan.path {
+            Path::Encap | Path::Local | Path::Flood => overlay,
+            Path::Decap => [&template.headers(Vni::default(), Flow::default(), overlay.len())[..], &overlay].concat(),
+        }
+    };
+    (0..FRAMES).map(frame).collect()
+}
+
+/// A UDP packet in a frame of the planned length, its checksum in place.
+fn overlay(plan: &DryPlan, flow: usize) -> Vec<u8> {
+    let payload = vec![0x5a; plan.frame.saturating_sub(Ethernet::LEN + 28)];
+    let port = 1024 + u16::try_from(flow).unwrap_or_default();
+    let mut frame = Vec::with_capacity(plan.frame);
+    let builder = etherparse::PacketBuilder::ethernet2([2, 0xcc, 0, 0, 0, 1], MacAddr::BROADCAST.0)
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .udp(port, 9);
+    // Writing to a vector does not fail.
+    let _ = builder.write(&mut frame, &payload);
+    frame
+}
+
+fn mac(station: usize) -> MacAddr {
+    MacAddr::from_u64(0x0200_0000_0000 + station as u64)
+}
