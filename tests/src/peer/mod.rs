@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 pub use kernel::{KernelOptions, KernelVtep};
 pub use ovs::{OvsOptions, OvsPort, OvsVtep, XdpMode};
-pub use vxlane::{VxlaneOptions, VxlaneVtep, find_binary};
+pub use vxlane::{Account, VxlaneOptions, VxlaneVtep, find_binary};
 
 use crate::LabError;
 use crate::lab::{Container, Host, Lab, Network};
@@ -23,6 +23,11 @@ pub trait Vtep: Send {
 
     /// The processes that do its work; empty for the kernel.
     fn processes(&self) -> Vec<u32>;
+
+    /// The vxlane that it is, where it is one.
+    fn as_vxlane(&self) -> Option<&VxlaneVtep> {
+        None
+    }
 }
 
 /// What a VTEP is to do for one network: connect these containers with these remote VTEPs.

@@ -85,6 +85,18 @@ impl VxlaneVtep {
         })
     }
 
+    /// The daemon's account of every frame, once it holds: nothing on its way between workers,
+    /// `received + copies + replies = transmitted + drops`, and every frame of the pools at home
+    /// or with the kernel.
+    ///
+    /// # Errors
+    /// [`LabError::Timeout`] with the account if it does not come to hold within a second.
+    pub fn account(&self) -> Result<Account, LabError> {
+        let settled = || Account::read(self).ok().filter(Account::holds);
+        let now = || Account::read(self).map_or_else(|error| error.to_string(), |account| format!("{account:?}"));
+        process::await_value("balanced account of vxlane", Duration::from_secs(1), settled, now)
+    }
+
     /// The daemon's process, to be sent signals.
     pub fn daemon(&mut self) -> &mut Guard {
         &mut self.daemon
@@ -131,6 +143,47 @@ impl Vtep for VxlaneVtep {
 
     fn processes(&self) -> Vec<u32> {
         vec![self.daemon.pid()]
+    }
+
+    fn as_vxlane(&self) -> Option<&VxlaneVtep> {
+        Some(self)
+    }
+}
+
+/// What a daemon says became of the frames it saw.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// `vxlane stats --json`.
+    pub stats: serde_json::Value,
+    /// The frames of `vxlane status --json`.
+    pub frames: Vec<serde_json::Value>,
+}
+
+impl Account {
+    fn read(vtep: &VxlaneVtep) -> Result<Self, LabError> {
+        let stats = vtep.cli(&["stats", "--json"])?;
+        let status = vtep.cli(&["status", "--json"])?;
+        Ok(Self { stats, frames: status["frames"].as_array().cloned().unwrap_or_default() })
+    }
+
+    fn holds(&self) -> bool {
+        let leaked = |half: &serde_json::Value| {
+            let part = |name: &str| half[name].as_u64().unwrap_or(u64::MAX / 4);
+            part("kernel") + part("ours") != part("total")
+        };
+        self.stats["imbalance"] == 0 && !self.frames.iter().any(leaked)
+    }
+
+    /// A number of the stats, such as `received`; 0 for a reason that never happened.
+    pub fn number(&self, path: &[&str]) -> u64 {
+        path.iter().fold(&self.stats, |value, key| &value[*key]).as_u64().unwrap_or(0)
+    }
+
+    /// Frames that the kernel lost before the daemon saw them, over all queues.
+    pub fn lost_in_kernel(&self) -> u64 {
+        let queues = self.stats["kernel"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // A frame for which the fill ring was empty is among `rx_dropped`, too.
+        queues.iter().flat_map(|queue| [&queue["rx_dropped"], &queue["rx_ring_full"]]).filter_map(|n| n.as_u64()).sum()
     }
 }
 
