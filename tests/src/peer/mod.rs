@@ -14,7 +14,7 @@ use crate::LabError;
 use crate::lab::{Container, Host, Lab, Network};
 
 /// A running VTEP; it stops forwarding when dropped.
-pub trait Vtep: Send {
+pub trait Vtep: Send + Sync {
     /// The kind's name, for messages and reports.
     fn kind(&self) -> &'static str;
 
