@@ -131,9 +131,15 @@ impl Layers {
             (Network::Ipv6, protocol::ICMPV6) => 2,
             _ => return,
         };
-        // TCP and UDP over IPv4 and everything over IPv6 have the same pseudo header, as a sum:
-        // addresses, protocol, length (RFC 9293 section 3.1, RFC 8200 section 8.1).
-        let pseudo = checksum::sum(self.addresses(frame)) + u64::from(protocol) + length as u64;
+        // The pseudo headers of IPv4 and IPv6 are the same sum: addresses, protocol, length
+        // (RFC 9293 section 3.1, RFC 8200 section 8.1).
+        let addresses = match self.network {
+            Network::Ipv4 => frame.get(ADDRESSES_V4).and_then(|bytes| bytes.first_chunk()).map(checksum::sum_of_8),
+            Network::Ipv6 => frame.get(ADDRESSES_V6).map(checksum::sum),
+            Network::Other => None,
+        };
+        let Some(addresses) = addresses else { return };
+        let pseudo = addresses + u64::from(protocol) + length as u64;
         if let Some(segment) = frame.get_mut(offset..offset + length) {
             checksum::finish(segment, at, pseudo, protocol == protocol::UDP);
         }
