@@ -7,6 +7,7 @@
 //! That one copy is the price (see `docs/frames.md` for what it costs and what it buys).
 
 pub mod memory;
+pub mod xdp;
 
 use std::os::fd::RawFd;
 

@@ -1,2 +1,93 @@
-//! What the BPF programs and the user side agree on.
+//! What the BPF programs and the user side agree on: map names, keys, values, counters.
+//!
+//! The compiled program is checked in, so a change here is a change of that object too:
+//! run `cargo xtask ebpf` and commit both.
 #![no_std]
+
+/// The name of the steering program inside its object.
+pub const STEER_PROGRAM: &str = "steer";
+
+/// Names of the maps, as the object exports them.
+pub mod maps {
+    /// `HashMap<u32, PortSteer>`: what to do with frames of an interface, by interface index.
+    pub const PORTS: &str = "PORTS";
+    /// `XskMap`: the sockets. A port owns the slots `first_slot .. first_slot + queues`.
+    pub const XSKS: &str = "XSKS";
+    /// `Array<VtepAddress>` of one: where our VXLAN is addressed to.
+    pub const VTEP: &str = "VTEP";
+    /// `PerCpuArray<u64>`, indexed by [`Counter`](crate::Counter).
+    pub const COUNTERS: &str = "COUNTERS";
+}
+
+/// How many interfaces one program instance can serve.
+pub const MAX_PORTS: u32 = 1024;
+
+/// How many sockets, over all ports and queues, one program instance can feed.
+pub const MAX_SLOTS: u32 = 4096;
+
+/// [`PortSteer::role`] of an underlay port: only VXLAN to our VTEP is ours.
+pub const ROLE_UPLINK: u32 = 1;
+
+/// [`PortSteer::role`] of an overlay port: every frame is ours.
+pub const ROLE_ACCESS: u32 = 2;
+
+/// How the frames of one interface are steered.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSteer {
+    /// [`ROLE_UPLINK`] or [`ROLE_ACCESS`]; frames of any other role pass to the host.
+    pub role: u32,
+    /// The slot of receive queue 0; the other queues follow.
+    pub first_slot: u32,
+    /// How many slots belong to this port. Frames of a queue beyond them pass to the host.
+    pub queues: u32,
+}
+
+/// The outer destination that marks a datagram as ours. All zero, as a map begins, matches none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VtepAddress {
+    /// IPv4 address, in the order of the wire.
+    pub address: [u8; 4],
+    /// UDP port, in the order of the wire.
+    pub port: [u8; 2],
+    /// Zero. Keeps the value free of padding, so that every byte of it is defined.
+    pub reserved: [u8; 2],
+}
+
+/// What became of a frame; each frame counts in exactly one.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Handed to a socket. The kernel may still drop it there: see the socket's own statistics.
+    Redirected = 0,
+    /// Ours, but nobody listens on that queue: passed.
+    NoSocket = 1,
+    /// On an uplink, not VXLAN to our VTEP: passed.
+    NotVxlan = 2,
+    /// On an uplink, a fragment of UDP to our address; the host reassembles those: passed.
+    Fragment = 3,
+    /// From an interface that is in no map, or has an unknown role: passed.
+    UnknownPort = 4,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: u32 = 5;
+
+#[cfg(feature = "user")]
+mod user {
+    //! What lets aya copy the values of our maps.
+    #![expect(
+        unsafe_code,
+        reason = "aya copies map values as bytes and asks for this promise"
+    )]
+
+    use super::{PortSteer, VtepAddress};
+
+    // SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
+    unsafe impl aya::Pod for PortSteer {}
+
+    // SAFETY: `repr(C)` of byte arrays, eight bytes in all: no padding, every bit pattern is a
+    // value, no pointers.
+    unsafe impl aya::Pod for VtepAddress {}
+}

@@ -1,0 +1,442 @@
+//! Puts the steering program on interfaces and sockets into its map, and takes both away again.
+//!
+//! Whatever is done to an interface here is undone when it is detached or when [`Steer`] is
+//! dropped. A program that somebody else put there is never replaced.
+
+mod installed;
+mod merging;
+mod slots;
+
+use crate::{
+    link::{Link, LinkError, LinkProgram, XdpMode},
+    memlock,
+};
+use aya::{
+    Ebpf, EbpfError,
+    maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
+    programs::{ProgramError, Xdp, xdp::XdpMode as Request},
+};
+use installed::Installed;
+use merging::Unmerged;
+use slots::Slots;
+use std::{collections::HashMap, io, net::Ipv4Addr, os::fd::RawFd};
+use vxlane_abi as abi;
+
+/// What is steered to the ring of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// VXLAN to our VTEP; the rest stays the host's.
+    Uplink,
+    /// Every frame.
+    Access,
+}
+
+/// Where the program is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// In the driver where it can, else in the network stack.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the network stack.
+    Generic,
+}
+
+/// An interface that now carries the steering program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its index: how [`Steer::serve`] and [`Steer::detach`] know it.
+    pub ifindex: u32,
+    /// Where the program runs.
+    pub mode: XdpMode,
+    /// How many receive queues can be served.
+    pub queues: u32,
+}
+
+/// What became of the frames the program saw, over all interfaces, since it was loaded.
+/// Each frame counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SteerCounters {
+    /// Handed to a socket.
+    pub redirected: u64,
+    /// Ours, but no socket serves that queue.
+    pub no_socket: u64,
+    /// On an uplink, not VXLAN to our VTEP.
+    pub not_vxlan: u64,
+    /// On an uplink, a fragment of UDP to our address.
+    pub fragment: u64,
+    /// From an interface that is just being attached or detached.
+    pub unknown_port: u64,
+}
+
+impl SteerCounters {
+    /// Frames left to the host, for whatever reason.
+    pub fn passed(&self) -> u64 {
+        self.no_socket + self.not_vxlan + self.fragment + self.unknown_port
+    }
+}
+
+/// Why an interface could not be steered.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    /// The object did not load.
+    #[error("loading the steering program's object (is this root, with BPF in the kernel?)")]
+    Load(#[from] EbpfError),
+    /// The kernel refused the program.
+    #[error("BPF_PROG_LOAD {}", abi::STEER_PROGRAM)]
+    Program(#[source] ProgramError),
+    /// The object is not the one this was written for.
+    #[error("the steering program's object has no {name}")]
+    Missing {
+        /// The program or map it lacks.
+        name: &'static str,
+    },
+    /// A map would not be read or written.
+    #[error("BPF map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What aya or the kernel answered.
+        source: MapError,
+    },
+    /// The interface could not be looked at.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The interface already carries an XDP program.
+    #[error("{interface} already carries the {} XDP program {}", .program.mode, .program.id)]
+    Occupied {
+        /// The interface.
+        interface: String,
+        /// The program found there. Its number is 0 when it arrived only just now.
+        program: LinkProgram,
+    },
+    /// This interface cannot have that many queues, or the socket map is full.
+    #[error(
+        "{interface}: no room for {queues} queues in a map of {}",
+        abi::MAX_SLOTS
+    )]
+    NoSlots {
+        /// The interface.
+        interface: String,
+        /// How many queues it asked for.
+        queues: u32,
+    },
+    /// The kernel would not attach the program.
+    #[error("attaching the steering program to {interface} in {mode} mode")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// The mode tried last.
+        mode: XdpMode,
+        /// What the kernel answered.
+        source: ProgramError,
+    },
+    /// Merging of received frames could not be turned off.
+    #[error("ethtool -K {interface} gro off lro off")]
+    Merging {
+        /// The interface.
+        interface: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// No interface of that index is attached.
+    #[error("interface {ifindex} is not attached")]
+    NotAttached {
+        /// The index asked for.
+        ifindex: u32,
+    },
+    /// The interface has no such queue.
+    #[error("interface {ifindex} has {queues} queues, none of them {queue}")]
+    NoQueue {
+        /// The interface.
+        ifindex: u32,
+        /// The queue asked for.
+        queue: u32,
+        /// How many there are.
+        queues: u32,
+    },
+}
+
+/// One instance of the steering program, on any number of interfaces of one network namespace.
+///
+/// Interfaces are told apart by index, and indices of different namespaces may be the same:
+/// load one instance for each namespace.
+pub struct Steer {
+    // First, so that it is dropped first: detaching needs the program.
+    attached: HashMap<u32, Port>,
+    ports: BpfMap<MapData, u32, abi::PortSteer>,
+    sockets: XskMap<MapData>,
+    vtep: Array<MapData, abi::VtepAddress>,
+    counters: PerCpuArray<MapData, u64>,
+    object: Ebpf,
+}
+
+/// An attached interface. Dropped in this order: the program leaves, then merging comes back.
+struct Port {
+    slots: Slots,
+    _program: Installed,
+    _unmerged: Option<Unmerged>,
+}
+
+impl Steer {
+    /// Loads the program and its maps into the kernel. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// [`SteerError::Load`] or [`SteerError::Program`] when the kernel refuses, for want of
+    /// privilege most often; the latter holds the verifier's log.
+    pub fn load() -> Result<Self, SteerError> {
+        memlock::lift();
+        let mut object = Ebpf::load(STEER_OBJECT)?;
+        program(&mut object)?.load().map_err(SteerError::Program)?;
+        Ok(Self {
+            attached: HashMap::new(),
+            ports: take(&mut object, abi::maps::PORTS)?,
+            sockets: take(&mut object, abi::maps::XSKS)?,
+            vtep: take(&mut object, abi::maps::VTEP)?,
+            counters: take(&mut object, abi::maps::COUNTERS)?,
+            object,
+        })
+    }
+
+    /// Says which datagrams on uplinks are ours. Until then none are.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`]
+    pub fn set_vtep(&mut self, address: Ipv4Addr, port: u16) -> Result<(), SteerError> {
+        let vtep = abi::VtepAddress {
+            address: address.octets(),
+            port: port.to_be_bytes(),
+            reserved: [0; 2],
+        };
+        self.vtep
+            .set(0, vtep, 0)
+            .map_err(map_failed(abi::maps::VTEP))
+    }
+
+    /// Puts the program on `interface`, for its first `queues` receive queues. Until
+    /// [`serve`](Self::serve) gives a queue a socket, its frames pass to the host.
+    ///
+    /// # Errors
+    /// [`SteerError::Occupied`] when the interface carries a program, ours included; the others
+    /// say what failed. The interface is then as it was.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        role: Role,
+        mode: AttachMode,
+        queues: u32,
+    ) -> Result<Attached, SteerError> {
+        let link = Link::get(interface)?;
+        if let Some(program) = link.xdp {
+            return Err(SteerError::Occupied {
+                interface: interface.to_owned(),
+                program,
+            });
+        }
+        // An entry may be left of an interface that has gone and whose index came back.
+        self.attached.remove(&link.index);
+        let taken: Vec<Slots> = self.attached.values().map(|port| port.slots).collect();
+        let slots =
+            slots::find(&taken, queues, abi::MAX_SLOTS).ok_or_else(|| SteerError::NoSlots {
+                interface: interface.to_owned(),
+                queues,
+            })?;
+        self.clear_sockets(slots);
+        let value = abi::PortSteer {
+            role: match role {
+                Role::Uplink => abi::ROLE_UPLINK,
+                Role::Access => abi::ROLE_ACCESS,
+            },
+            first_slot: slots.first,
+            queues: slots.count,
+        };
+        self.ports
+            .insert(link.index, value, 0)
+            .map_err(map_failed(abi::maps::PORTS))?;
+        match self.attach_program(&link, mode) {
+            Ok((program, unmerged, mode)) => {
+                let port = Port {
+                    slots,
+                    _program: program,
+                    _unmerged: unmerged,
+                };
+                self.attached.insert(link.index, port);
+                Ok(Attached {
+                    ifindex: link.index,
+                    mode,
+                    queues,
+                })
+            }
+            Err(error) => {
+                // The first error is the one to report.
+                let _ = self.ports.remove(&link.index);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands the frames of one receive queue to an AF_XDP socket bound to that queue. When
+    /// the socket is closed the kernel takes it out again and the frames pass to the host.
+    ///
+    /// # Errors
+    /// [`SteerError::NotAttached`], [`SteerError::NoQueue`], or [`SteerError::Map`] when
+    /// `socket` is not an AF_XDP socket.
+    pub fn serve(&mut self, ifindex: u32, queue: u32, socket: RawFd) -> Result<(), SteerError> {
+        let port = self
+            .attached
+            .get(&ifindex)
+            .ok_or(SteerError::NotAttached { ifindex })?;
+        let queues = port.slots.count;
+        let slot = port.slots.of(queue).ok_or(SteerError::NoQueue {
+            ifindex,
+            queue,
+            queues,
+        })?;
+        self.sockets
+            .set(slot, socket, 0)
+            .map_err(map_failed(abi::maps::XSKS))
+    }
+
+    /// Takes the program off an interface and leaves it as it was found. An interface that has
+    /// itself gone meanwhile is forgotten all the same.
+    ///
+    /// # Errors
+    /// [`SteerError::NotAttached`]
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), SteerError> {
+        let port = self
+            .attached
+            .remove(&ifindex)
+            .ok_or(SteerError::NotAttached { ifindex })?;
+        let slots = port.slots;
+        drop(port);
+        self.clear_sockets(slots);
+        self.ports
+            .remove(&ifindex)
+            .map_err(map_failed(abi::maps::PORTS))
+    }
+
+    /// What became of the frames seen so far.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`]
+    pub fn counters(&self) -> Result<SteerCounters, SteerError> {
+        let sum = |counter: abi::Counter| -> Result<u64, SteerError> {
+            let per_cpu = self
+                .counters
+                .get(&(counter as u32), 0)
+                .map_err(map_failed(abi::maps::COUNTERS))?;
+            Ok(per_cpu.iter().sum())
+        };
+        Ok(SteerCounters {
+            redirected: sum(abi::Counter::Redirected)?,
+            no_socket: sum(abi::Counter::NoSocket)?,
+            not_vxlan: sum(abi::Counter::NotVxlan)?,
+            fragment: sum(abi::Counter::Fragment)?,
+            unknown_port: sum(abi::Counter::UnknownPort)?,
+        })
+    }
+
+    fn attach_program(
+        &mut self,
+        link: &Link,
+        mode: AttachMode,
+    ) -> Result<(Installed, Option<Unmerged>, XdpMode), SteerError> {
+        if mode != AttachMode::Generic {
+            match self.attach_in(link, XdpMode::Native) {
+                Ok(program) => return Ok((program, None, XdpMode::Native)),
+                Err(SteerError::Attach { source, .. })
+                    if mode == AttachMode::Auto && driver_cannot(&source) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let unmerged = Unmerged::new(link.index).map_err(|source| SteerError::Merging {
+            interface: link.name.clone(),
+            source,
+        })?;
+        let program = self.attach_in(link, XdpMode::Generic)?;
+        Ok((program, Some(unmerged), XdpMode::Generic))
+    }
+
+    fn attach_in(&mut self, link: &Link, mode: XdpMode) -> Result<Installed, SteerError> {
+        let request = match mode {
+            XdpMode::Native => Request::Driver,
+            XdpMode::Generic => Request::Skb,
+            XdpMode::Offloaded => Request::Hardware,
+        };
+        let program = program(&mut self.object)?;
+        let attached = program
+            .attach_to_if_index(link.index, request)
+            .and_then(|id| program.take_link(id));
+        attached
+            .map(Installed::new)
+            .map_err(|source| match errno(&source) {
+                // Somebody was faster than the look at the link.
+                Some(libc::EBUSY | libc::EEXIST) => SteerError::Occupied {
+                    interface: link.name.clone(),
+                    program: LinkProgram { id: 0, mode },
+                },
+                _ => SteerError::Attach {
+                    interface: link.name.clone(),
+                    mode,
+                    source,
+                },
+            })
+    }
+
+    /// Empties slots, so that no frame of a new port reaches a socket of an old one.
+    fn clear_sockets(&mut self, slots: Slots) {
+        for slot in (0..slots.count).filter_map(|queue| slots.of(queue)) {
+            // An empty slot is refused with ENOENT, and that is what we are after.
+            let _ = self.sockets.unset(slot);
+        }
+    }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut Xdp, SteerError> {
+    let missing = SteerError::Missing {
+        name: abi::STEER_PROGRAM,
+    };
+    let program = object.program_mut(abi::STEER_PROGRAM).ok_or(missing)?;
+    program.try_into().map_err(SteerError::Program)
+}
+
+fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, SteerError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name).ok_or(SteerError::Missing { name })?;
+    map.try_into().map_err(map_failed(name))
+}
+
+fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {
+    move |source| SteerError::Map { name, source }
+}
+
+/// Whether native mode was refused for what the driver is or how the device is set up, so that
+/// generic mode is worth a try: no XDP at all, an MTU or a number of queues it cannot have with
+/// XDP, or features in the way.
+fn driver_cannot(error: &ProgramError) -> bool {
+    matches!(
+        errno(error),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::E2BIG)
+    )
+}
+
+/// The error number at the bottom of what aya reports.
+fn errno(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return Some(code);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Built by `cargo xtask ebpf` from `ebpf/steer`.
+const STEER_OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/steer/steer.o");

@@ -1,0 +1,362 @@
+//! What the steering program takes, what it leaves to the host, and that it leaves no trace.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on is to stop"
+)]
+
+mod rig;
+
+use etherparse::PacketBuilder;
+use rig::*;
+use std::{fs, net::UdpSocket, os::fd::AsRawFd, process, time::Duration};
+use vxlane_dataplane::{
+    attach::{AttachMode, Role, Steer, SteerCounters, SteerError},
+    link::{Link, XdpMode},
+    port::{
+        Receive,
+        xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
+    },
+};
+
+const VXLAN: u16 = 4789;
+
+/// Attaches to the near end and serves its queue 0.
+fn steered(rig: &Rig, role: Role, mode: AttachMode) -> (Steer, XdpReceive, XdpTransmit) {
+    rig.near.inside(|| {
+        let mut steer = Steer::load().expect("load");
+        steer.set_vtep(NEAR_IP.into(), VXLAN).expect("vtep");
+        let attached = steer.attach(VETH, role, mode, 1).expect("attach");
+        let config = Config {
+            bind: BindMode::Copy,
+            ..Config::new(VETH, 0)
+        };
+        let (rx, tx) = XdpSocket::open(&config).expect("open");
+        steer
+            .serve(attached.ifindex, 0, rx.socket())
+            .expect("serve");
+        (steer, rx, tx)
+    })
+}
+
+/// The next frame on the ring, or `None` after two seconds of none.
+fn next(rx: &mut XdpReceive) -> Option<Vec<u8>> {
+    for _ in 0..400 {
+        match rx.take() {
+            0 => std::thread::sleep(Duration::from_millis(5)),
+            1 => {
+                let frame = rx.frame(0).to_vec();
+                rx.release();
+                return Some(frame);
+            }
+            many => panic!("{many} frames at once"),
+        }
+    }
+    None
+}
+
+fn udp_from_far(rig: &Rig, to_port: u16, payload: &[u8]) {
+    rig.far.inside(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+        socket
+            .send_to(payload, (std::net::Ipv4Addr::from(NEAR_IP), to_port))
+            .expect("send");
+    });
+}
+
+fn host_socket(rig: &Rig, port: u16) -> UdpSocket {
+    let socket = rig
+        .near
+        .inside(|| UdpSocket::bind(("0.0.0.0", port)).expect("bind"));
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("timeout");
+    socket
+}
+
+fn check_byte_exact(mode: AttachMode, expected: XdpMode) {
+    let rig = Rig::new();
+    let (_steer, mut rx, _tx) = steered(&rig, Role::Access, mode);
+    assert_eq!(
+        rig.near
+            .inside(|| Link::get(VETH))
+            .unwrap()
+            .xdp
+            .map(|p| p.mode),
+        Some(expected)
+    );
+    let mut far = rig.far.packets(VETH);
+    for (number, length) in [60, 61, 64, 65, 127, 128, 590, 1000, 1499, 1513, 1514]
+        .iter()
+        .enumerate()
+    {
+        let sent = frame(number as u32, *length);
+        far.send(&sent);
+        assert_eq!(next(&mut rx).as_ref(), Some(&sent), "{length} bytes");
+    }
+}
+
+#[test]
+fn frames_sent_through_a_veth_arrive_byte_exact() {
+    check_byte_exact(AttachMode::Auto, XdpMode::Native);
+}
+
+#[test]
+fn frames_arrive_byte_exact_in_generic_mode_too() {
+    check_byte_exact(AttachMode::Generic, XdpMode::Generic);
+}
+
+#[test]
+fn an_uplink_leaves_ping_arp_and_foreign_udp_to_the_host_and_takes_vxlan() {
+    let rig = Rig::new();
+    let (steer, mut rx, _tx) = steered(&rig, Role::Uplink, AttachMode::Auto);
+    rig.far
+        .exec("ping", &["-c", "2", "-i", "0.05", "-W", "2", "10.9.0.1"]);
+    let host = host_socket(&rig, 5000);
+    udp_from_far(&rig, 5000, b"for the host");
+    let mut buffer = [0; 64];
+    let length = host.recv(&mut buffer).expect("the host's datagram");
+    assert_eq!(&buffer[..length], b"for the host");
+    assert_eq!(rx.take(), 0);
+
+    let before = steer.counters().unwrap();
+    assert_eq!(
+        (before.redirected, before.no_socket, before.fragment),
+        (0, 0, 0)
+    );
+    assert!(
+        before.not_vxlan >= 4,
+        "ARP, two pings, one datagram: {before:?}"
+    );
+    udp_from_far(&rig, VXLAN, b"\x08\0\0\0\0\0\x2a\0 overlay");
+    let taken = next(&mut rx).expect("VXLAN on the ring");
+    assert!(taken.ends_with(b" overlay"));
+    assert_eq!(
+        steer.counters().unwrap(),
+        SteerCounters {
+            redirected: 1,
+            ..before
+        }
+    );
+}
+
+#[test]
+fn ip_options_do_not_hide_vxlan() {
+    let rig = Rig::new();
+    let (_steer, mut rx, _tx) = steered(&rig, Role::Uplink, AttachMode::Auto);
+    let mut ip = etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::UDP, FAR_IP, NEAR_IP)
+        .expect("header");
+    ip.options = [1, 1, 1, 0].into();
+    let builder = PacketBuilder::ethernet2(FAR_MAC, NEAR_MAC)
+        .ip(etherparse::IpHeaders::Ipv4(ip, Default::default()))
+        .udp(50_000, VXLAN);
+    let mut sent = Vec::new();
+    builder.write(&mut sent, &[7; 40]).expect("packet");
+    rig.far.packets(VETH).send(&sent);
+    assert_eq!(next(&mut rx), Some(sent));
+}
+
+#[test]
+fn fragments_of_a_datagram_to_us_are_reassembled_by_the_host() {
+    let rig = Rig::new();
+    let (steer, mut rx, _tx) = steered(&rig, Role::Uplink, AttachMode::Auto);
+    let host = host_socket(&rig, VXLAN);
+    udp_from_far(&rig, VXLAN, &[9; 4000]);
+    let mut buffer = [0; 5000];
+    assert_eq!(host.recv(&mut buffer).expect("the datagram"), 4000);
+    assert_eq!(steer.counters().unwrap().fragment, 3);
+    assert_eq!(rx.take(), 0);
+}
+
+#[test]
+fn a_queue_without_a_socket_passes_to_the_host() {
+    let rig = Rig::new();
+    let (steer, rx, tx) = steered(&rig, Role::Access, AttachMode::Auto);
+    drop((rx, tx));
+    rig.far.exec("ping", &["-c", "1", "-W", "2", "10.9.0.1"]);
+    let counters = steer.counters().unwrap();
+    assert_eq!(counters.redirected, 0);
+    assert!(counters.no_socket >= 2, "{counters:?}");
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone() {
+    let rig = Rig::new();
+    let object = foreign_object();
+    for mode in ["xdpdrv", "xdpgeneric"] {
+        let path = object.to_str().expect("path");
+        rig.near
+            .ip(&format!("link set dev {VETH} {mode} obj {path} sec xdp"));
+        let found = rig
+            .near
+            .inside(|| Link::get(VETH))
+            .unwrap()
+            .xdp
+            .expect("the foreign program");
+        rig.near.inside(|| {
+            let mut steer = Steer::load().expect("load");
+            for ours in [AttachMode::Auto, AttachMode::Native, AttachMode::Generic] {
+                let error = steer
+                    .attach(VETH, Role::Access, ours, 1)
+                    .expect_err("refusal");
+                let SteerError::Occupied { interface, program } = &error else {
+                    panic!("{error}");
+                };
+                assert_eq!((interface.as_str(), *program), (VETH, found));
+                assert!(error.to_string().contains(&found.id.to_string()), "{error}");
+            }
+        });
+        assert_eq!(
+            rig.near.inside(|| Link::get(VETH)).unwrap().xdp,
+            Some(found)
+        );
+        rig.near.ip(&format!("link set dev {VETH} {mode} off"));
+    }
+    let _ = fs::remove_file(object);
+}
+
+/// The smallest XDP program, by the compiler that the build needs anyway.
+fn foreign_object() -> std::path::PathBuf {
+    let base = std::env::temp_dir().join(format!("vxl-foreign-{}", process::id()));
+    let (source, object) = (base.with_extension("c"), base.with_extension("o"));
+    let text = "__attribute__((section(\"xdp\"), used)) int pass(void *c) { return 2; }\n\
+                __attribute__((section(\"license\"), used)) char terms[] = \"GPL\";\n";
+    fs::write(&source, text).expect("source");
+    let path = |path: &std::path::Path| path.to_str().expect("path").to_owned();
+    run(
+        "clang",
+        &[
+            "-O2",
+            "-target",
+            "bpf",
+            "-c",
+            &path(&source),
+            "-o",
+            &path(&object),
+        ],
+    );
+    let _ = fs::remove_file(source);
+    object
+}
+
+#[test]
+fn our_own_program_is_not_put_on_an_interface_twice() {
+    let rig = Rig::new();
+    let (mut steer, _rx, _tx) = steered(&rig, Role::Access, AttachMode::Auto);
+    let again = rig
+        .near
+        .inside(|| steer.attach(VETH, Role::Access, AttachMode::Auto, 1));
+    assert!(
+        matches!(again, Err(SteerError::Occupied { .. })),
+        "{again:?}"
+    );
+}
+
+fn check_leaves_no_trace(mode: AttachMode, gro_before: bool, detach: fn(Steer, u32)) {
+    let rig = Rig::new();
+    let setting = if gro_before { "on" } else { "off" };
+    rig.near.exec("ethtool", &["-K", VETH, "gro", setting]);
+    let features = rig.near.exec("ethtool", &["-k", VETH]);
+    let before = rig.near.inside(|| Link::get(VETH)).unwrap();
+    let (steer, _rx, _tx) = steered(&rig, Role::Access, mode);
+    if mode == AttachMode::Generic {
+        assert!(!rig.near.gro(VETH), "generic mode sees merged frames");
+    }
+    detach(steer, before.index);
+    assert_eq!(rig.near.inside(|| Link::get(VETH)).unwrap(), before);
+    assert_eq!(rig.near.exec("ethtool", &["-k", VETH]), features);
+    assert_eq!(before.xdp, None);
+}
+
+#[test]
+fn detaching_leaves_the_interface_as_found() {
+    for mode in [AttachMode::Native, AttachMode::Generic] {
+        for gro in [true, false] {
+            check_leaves_no_trace(mode, gro, |mut steer, index| {
+                steer.detach(index).expect("detach");
+                assert!(matches!(
+                    steer.detach(index),
+                    Err(SteerError::NotAttached { .. })
+                ));
+            });
+        }
+    }
+}
+
+#[test]
+fn dropping_the_steering_leaves_the_interface_as_found() {
+    for mode in [AttachMode::Native, AttachMode::Generic] {
+        check_leaves_no_trace(mode, true, |steer, _| drop(steer));
+    }
+}
+
+#[test]
+fn a_device_without_native_xdp_gets_generic_unless_that_was_ruled_out() {
+    let rig = Rig::new();
+    rig.near.ip("link add bridge0 type bridge");
+    rig.near.ip("link set bridge0 up");
+    rig.near.inside(|| {
+        let mut steer = Steer::load().expect("load");
+        let refused = steer.attach("bridge0", Role::Access, AttachMode::Native, 1);
+        assert!(
+            matches!(refused, Err(SteerError::Attach { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(Link::get("bridge0").unwrap().xdp, None);
+        let attached = steer
+            .attach("bridge0", Role::Access, AttachMode::Auto, 1)
+            .expect("attach");
+        assert_eq!(attached.mode, XdpMode::Generic);
+        assert_eq!(
+            Link::get("bridge0").unwrap().xdp.map(|p| p.mode),
+            Some(XdpMode::Generic)
+        );
+    });
+}
+
+#[test]
+fn a_link_says_what_the_kernel_says() {
+    let rig = Rig::with_queues(3);
+    rig.near.ip(&format!("link set {VETH} mtu 1400"));
+    let link = rig.near.inside(|| Link::get(VETH)).unwrap();
+    assert_eq!(link.mac, Some(NEAR_MAC));
+    assert_eq!(link.mtu, 1400);
+    assert_eq!(link.kind.as_deref(), Some("veth"));
+    assert_eq!((link.rx_queues, link.tx_queues), (3, 3));
+    rig.near.exec("ethtool", &["-L", VETH, "rx", "2"]);
+    assert_eq!(rig.near.inside(|| Link::get(VETH)).unwrap().rx_queues, 2);
+    let missing = rig
+        .near
+        .inside(|| Link::get("no-such"))
+        .expect_err("no such link");
+    assert!(missing.to_string().contains("no-such"), "{missing}");
+}
+
+#[test]
+fn serving_wants_a_queue_of_an_attached_interface_and_a_socket_of_the_right_kind() {
+    let rig = Rig::new();
+    let (mut steer, rx, _tx) = steered(&rig, Role::Access, AttachMode::Auto);
+    let index = rig.near.inside(|| Link::get(VETH)).unwrap().index;
+    let unknown = steer.serve(index + 1000, 0, rx.socket());
+    assert!(
+        matches!(unknown, Err(SteerError::NotAttached { .. })),
+        "{unknown:?}"
+    );
+    let beyond = steer.serve(index, 1, rx.socket());
+    assert!(
+        matches!(
+            beyond,
+            Err(SteerError::NoQueue {
+                queue: 1,
+                queues: 1,
+                ..
+            })
+        ),
+        "{beyond:?}"
+    );
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let wrong = steer.serve(index, 0, udp.as_raw_fd());
+    assert!(matches!(wrong, Err(SteerError::Map { .. })), "{wrong:?}");
+}

@@ -1,0 +1,104 @@
+//! The XDP program on every port: is this frame vxlane's or the host's?
+//!
+//! It passes when in doubt. What it redirects lands in the receive ring of the socket that
+//! serves the frame's own queue; `dataplane/src/attach.rs` fills the maps.
+#![no_std]
+#![no_main]
+
+mod classify;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT},
+    macros::{map, xdp},
+    maps::{Array, HashMap, PerCpuArray, XskMap},
+    programs::XdpContext,
+};
+use classify::{Class, classify};
+use vxlane_abi::{
+    COUNTERS as COUNTER_COUNT, Counter, MAX_PORTS, MAX_SLOTS, PortSteer, ROLE_ACCESS, ROLE_UPLINK,
+    VtepAddress,
+};
+
+#[map]
+static PORTS: HashMap<u32, PortSteer> = HashMap::with_max_entries(MAX_PORTS, 0);
+#[map]
+static XSKS: XskMap = XskMap::with_max_entries(MAX_SLOTS, 0);
+#[map]
+static VTEP: Array<VtepAddress> = Array::with_max_entries(1, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// Entry for every frame of every attached interface.
+#[xdp(frags)]
+pub fn steer(ctx: XdpContext) -> u32 {
+    let (port, class) = port_and_class(&ctx);
+    match (port, class) {
+        (Some(port), Class::Ours) => redirect(&ctx, &port),
+        (_, Class::NotVxlan) => pass(Counter::NotVxlan),
+        (_, Class::Fragment) => pass(Counter::Fragment),
+        (_, Class::UnknownPort) | (None, Class::Ours) => pass(Counter::UnknownPort),
+    }
+}
+
+#[inline(always)]
+fn port_and_class(ctx: &XdpContext) -> (Option<PortSteer>, Class) {
+    // SAFETY: the kernel passes a valid `xdp_md`, alive for this call.
+    let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
+    // SAFETY: the value is copied out at once. Should the user side replace it meanwhile, the
+    // copy may mix two values of the same port; `redirect` checks what it uses.
+    let Some(port) = (unsafe { PORTS.get(&ifindex) }).copied() else {
+        return (None, Class::UnknownPort);
+    };
+    let class = match port.role {
+        ROLE_ACCESS => Class::Ours,
+        ROLE_UPLINK => match VTEP.get(0) {
+            Some(vtep) => classify(ctx, vtep),
+            None => Class::NotVxlan,
+        },
+        _ => Class::UnknownPort,
+    };
+    (Some(port), class)
+}
+
+/// To the socket of the frame's queue, or to the host when there is none.
+#[inline(always)]
+fn redirect(ctx: &XdpContext, port: &PortSteer) -> u32 {
+    // SAFETY: as in `port_and_class`.
+    let queue = unsafe { (*ctx.ctx).rx_queue_index };
+    if queue >= port.queues {
+        return pass(Counter::NoSocket);
+    }
+    // The low bits of the flags are what the helper answers when the slot is empty.
+    match XSKS.redirect(port.first_slot.wrapping_add(queue), u64::from(XDP_PASS)) {
+        Ok(_) => {
+            count(Counter::Redirected);
+            XDP_REDIRECT
+        }
+        Err(_) => pass(Counter::NoSocket),
+    }
+}
+
+#[inline(always)]
+fn pass(why: Counter) -> u32 {
+    count(why);
+    XDP_PASS
+}
+
+#[inline(always)]
+fn count(what: Counter) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
+        // SAFETY: the helper returned a pointer into this CPU's copy, and a program is not
+        // interrupted by itself on the same CPU.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// SAFETY: no other symbol of this object is named so; the loader reads it as a C string.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,35 @@
+//! `cargo xtask ci`: everything that must pass before a change is merged.
+
+use crate::{repo, tidy};
+use anyhow::Result;
+use clap::Args;
+
+#[derive(Args)]
+pub(crate) struct Ci {}
+
+impl Ci {
+    pub(crate) fn run(self) -> Result<()> {
+        repo::run(repo::cargo().args(["fmt", "--all", "--check"]))?;
+        let steer = "ebpf/steer/Cargo.toml";
+        repo::run(repo::cargo().args(["fmt", "--check", "--manifest-path", steer]))?;
+        repo::run(repo::cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))?;
+        repo::run(
+            repo::cargo()
+                .args([
+                    "doc",
+                    "--workspace",
+                    "--no-deps",
+                    "--document-private-items",
+                ])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )?;
+        tidy::Tidy {}.run()
+    }
+}
