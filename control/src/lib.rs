@@ -6,6 +6,9 @@
 
 pub mod api;
 pub mod cli;
+pub mod commit;
 pub mod config;
+pub mod daemon;
 pub mod desired;
+pub mod netlink;
 pub mod run;

@@ -235,6 +235,8 @@ pub struct PortStats {
 pub struct KernelStats {
     /// The device.
     pub interface: String,
+    /// Its receive queue.
+    pub queue: u16,
     /// The worker that serves the queue.
     pub worker: u16,
     /// Too long for a frame, or otherwise not to be delivered.

@@ -41,11 +41,11 @@ fn ports(stats: &Stats) -> String {
 }
 
 fn kernel(stats: &Stats) -> String {
-    let titles = ["KERNEL-LOST", "WORKER", "RX-DROPPED", "RX-RING-FULL", "RX-FILL-EMPTY", "TX-INVALID"];
+    let titles = ["KERNEL-LOST", "QUEUE", "RX-DROPPED", "RX-RING-FULL", "RX-FILL-EMPTY", "TX-INVALID"];
     let mut columns = Columns::titled(&titles);
     for queue in &stats.kernel {
         let numbers = [queue.rx_dropped, queue.rx_ring_full, queue.rx_fill_ring_empty, queue.tx_invalid];
-        let place = [queue.interface.clone(), queue.worker.to_string()];
+        let place = [queue.interface.clone(), queue.queue.to_string()];
         columns.row(place.into_iter().chain(numbers.map(|number| number.to_string())));
     }
     columns.render()
