@@ -25,14 +25,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let (outcome, code) = match &cli.command {
-        Command::Run(args) => (forward(&cli, args), USAGE),
-        _ => (ask(&cli), REFUSED),
-    };
+    let (outcome, code) =
+        if let Command::Run(args) = &cli.command { (forward(&cli, args), USAGE) } else { (ask(&cli), REFUSED) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vxlane: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("vxlane: {line}");
+            }
             code.into()
         }
     }
