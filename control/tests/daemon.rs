@@ -23,6 +23,7 @@ fn config(peer: &str, endpoints: &[&str]) -> String {
 }
 
 /// The links of `host` without what changes by itself.
+#[expect(clippy::unwrap_used, reason = "what `ip -j` prints is JSON")]
 fn links(host: &Namespace) -> Value {
     serde_json::from_str(&host.ip("-d -j link")).unwrap()
 }
