@@ -25,14 +25,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let (outcome, code) = match &cli.command {
-        Command::Run(args) => (forward(&cli, args), USAGE),
-        _ => (ask(&cli), REFUSED),
-    };
+    let (outcome, code) =
+        if let Command::Run(args) = &cli.command { (forward(&cli, args), USAGE) } else { (ask(&cli), REFUSED) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vxlane: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("vxlane: {line}");
+            }
             code.into()
         }
     }
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 fn forward(cli: &Cli, args: &RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(run::run(&args.config, cli.socket.as_deref()))?)
 }

@@ -83,6 +83,8 @@ pub struct Port {
 pub struct Frames {
     /// The device.
     pub interface: String,
+    /// The receive queue; a worker has one transmit half for all queues of a port.
+    pub queue: Option<u16>,
     /// `receive` or `transmit`.
     pub half: String,
     /// The worker that has them.

@@ -3,7 +3,7 @@
 use crate::api::types::Station;
 
 /// One line for each station.
-pub(super) fn render(stations: &Vec<Station>) -> String {
+pub(super) fn render(stations: &[Station]) -> String {
     stations.iter().map(line).collect()
 }
 

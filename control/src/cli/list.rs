@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::columns::Columns;
 use crate::api::types::{Endpoint, Network, Peer, PeerState};
 
-pub(super) fn networks(networks: &Vec<Network>) -> String {
+pub(super) fn networks(networks: &[Network]) -> String {
     let mut columns = Columns::titled(&["NAME", "VNI", "MTU", "AGEING", "ENDPOINTS", "PEERS"]);
     for Network { name, vni, mtu, ageing, peers, endpoints, .. } in networks {
         columns.row([
@@ -20,7 +20,7 @@ pub(super) fn networks(networks: &Vec<Network>) -> String {
     columns.render()
 }
 
-pub(super) fn endpoints(endpoints: &Vec<Endpoint>) -> String {
+pub(super) fn endpoints(endpoints: &[Endpoint]) -> String {
     let mut columns = Columns::titled(&["INTERFACE", "NETWORK", "VNI", "XDP", "FRAMES"]);
     for Endpoint { interface, network, vni, xdp, zero_copy } in endpoints {
         columns.row([interface.clone(), network.clone(), vni.to_string(), xdp.clone(), copying(*zero_copy).to_owned()]);
@@ -28,7 +28,7 @@ pub(super) fn endpoints(endpoints: &Vec<Endpoint>) -> String {
     columns.render()
 }
 
-pub(super) fn peers(peers: &Vec<Peer>) -> String {
+pub(super) fn peers(peers: &[Peer]) -> String {
     let mut columns = Columns::titled(&["ADDRESS", "STATE", "VIA", "MAC", "NETWORKS"]);
     for Peer { address, networks, via, mac, state } in peers {
         let state = match state {

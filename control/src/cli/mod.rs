@@ -114,13 +114,13 @@ pub async fn answer(cli: &Cli) -> Result<String, ClientError> {
         Command::Status => ask.show("/v1/status", status::render).await,
         Command::Stats => ask.show("/v1/stats", stats::render).await,
         Command::Drops => ask.show("/v1/stats", stats::render_drops).await,
-        Command::Network { .. } => ask.show("/v1/networks", list::networks).await,
-        Command::Endpoint { .. } => ask.show("/v1/endpoints", list::endpoints).await,
-        Command::Peer { .. } => ask.show("/v1/peers", list::peers).await,
-        Command::Fdb { command: None } => ask.show("/v1/fdb", fdb::render).await,
+        Command::Network { .. } => ask.list("/v1/networks", list::networks).await,
+        Command::Endpoint { .. } => ask.list("/v1/endpoints", list::endpoints).await,
+        Command::Peer { .. } => ask.list("/v1/peers", list::peers).await,
+        Command::Fdb { command: None } => ask.list("/v1/fdb", fdb::render).await,
         Command::Fdb { command: Some(FdbCommand::Show { network }) } => {
             let query = network.as_ref().map(|name| format!("?network={}", client::escape(name)));
-            ask.show(&format!("/v1/fdb{}", query.unwrap_or_default()), fdb::render).await
+            ask.list(&format!("/v1/fdb{}", query.unwrap_or_default()), fdb::render).await
         }
     }
 }
@@ -130,6 +130,15 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
+    /// Like [`show`](Self::show), for answers that are lists.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        render: impl Fn(&[T]) -> String,
+    ) -> Result<String, ClientError> {
+        self.show(path, |items: &Vec<T>| render(items)).await
+    }
+
     /// The answer to `path`: as it came with `--json`, else as `render` puts it.
     async fn show<T: DeserializeOwned>(
         &self,

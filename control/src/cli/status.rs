@@ -55,10 +55,11 @@ fn workers(status: &Status) -> String {
 }
 
 fn frames(status: &Status) -> String {
-    let mut columns = Columns::titled(&["PORT", "HALF", "WORKER", "TOTAL", "KERNEL", "OURS"]);
+    let mut columns = Columns::titled(&["PORT", "QUEUE", "HALF", "WORKER", "TOTAL", "KERNEL", "OURS"]);
     for frames in &status.frames {
         columns.row([
             frames.interface.clone(),
+            frames.queue.map(|queue| queue.to_string()).unwrap_or_default(),
             frames.half.clone(),
             frames.worker.to_string(),
             frames.total.to_string(),

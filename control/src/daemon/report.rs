@@ -6,7 +6,7 @@ use vxlane_dataplane::{
     attach,
     bridge::{Entry, Origin},
     engine::WorkerGone,
-    ids::{NetworkId, PortId, VtepId, WorkerId},
+    ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
     port::Census,
     stats::Counters,
     wire::MacAddr,
@@ -224,16 +224,17 @@ impl Daemon {
     }
 
     fn frames(&self, worker: WorkerId, report: &Report) -> Vec<Frames> {
-        let frames = |port: PortId, half: &str, census: Census| Frames {
+        let frames = |port: PortId, queue: Option<QueueId>, half: &str, census: Census| Frames {
             interface: self.interface(port).unwrap_or_default(),
+            queue: queue.map(|queue| queue.0),
             half: half.to_owned(),
             worker: worker.0,
             total: census.total,
             kernel: census.kernel,
             ours: census.ours,
         };
-        let receive = report.queues.iter().map(|queue| frames(queue.port, "receive", queue.receive));
-        let transmit = report.transmit.iter().map(|&(port, census)| frames(port, "transmit", census));
+        let receive = report.queues.iter().map(|queue| frames(queue.port, Some(queue.queue), "receive", queue.receive));
+        let transmit = report.transmit.iter().map(|&(port, census)| frames(port, None, "transmit", census));
         receive.chain(transmit).collect()
     }
 

@@ -1,7 +1,9 @@
 //! What the kernel knows that the dataplane needs: addresses, routes, neighbours.
 //!
-//! Questions are asked one at a time and answered at once; changes are [watched](watch). All of
+//! Questions are asked one at a time and answered at once; changes are [watched](Watch). All of
 //! it is about the network namespace that the process runs in.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "of the kernel's many messages and attributes we want a few")]
 
 mod next_hop;
 mod watch;

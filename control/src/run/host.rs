@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// Capabilities without which nothing works, by bit (`include/uapi/linux/capability.h`).
-const NEEDED: [(u8, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (39, "CAP_BPF")];
+const NEEDED: [(u8, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (CAP_BPF, "CAP_BPF")];
+const CAP_BPF: u8 = 39;
 /// Stands in for `CAP_BPF` on kernels before 5.8.
 const SYS_ADMIN: u8 = 21;
 
@@ -34,7 +35,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
     let has = |bit: u8| effective >> bit & 1 == 1;
-    let missing = NEEDED.iter().filter(|&&(bit, _)| !has(bit) && !(bit == 39 && has(SYS_ADMIN)));
+    let missing = NEEDED.iter().filter(|&&(bit, _)| !(has(bit) || bit == CAP_BPF && has(SYS_ADMIN)));
     missing.map(|&(_, name)| name).collect()
 }
 
