@@ -159,7 +159,7 @@ pub struct Endpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It could not be read.
-    #[error("{}: {source}", .file.display())]
+    #[error("{}", .file.display())]
     Read {
         /// The file.
         file: PathBuf,

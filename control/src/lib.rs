@@ -5,6 +5,7 @@
 //! [`daemon`] has it all, [`run`] starts and ends it, [`api`] and [`cli`] talk about it.
 
 pub mod api;
+mod causes;
 pub mod cli;
 pub mod commit;
 pub mod config;

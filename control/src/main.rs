@@ -32,7 +32,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vxlane: {error:#}");
+            for line in format!("{error:#}").lines() {
+                eprintln!("vxlane: {line}");
+            }
             code.into()
         }
     }

@@ -11,12 +11,13 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
     api::server::{ListenError, Listener, Shared},
+    causes::chain,
     config::{ConfigError, ConfigFile},
     daemon::{Daemon, StartError},
     netlink::Watch,
@@ -66,18 +67,23 @@ const GATHER: Duration = Duration::from_millis(20);
 pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let file = ConfigFile::load(config)?;
     host::require_privilege()?;
+    let control = &file.config.control;
+    let socket = socket.unwrap_or(&control.socket);
+    // Before the interfaces, on which that daemon's program would be found.
+    Listener::probe(socket)?;
     let desired = file.desired();
     let host = host::look(&desired).map_err(RunError::Host)?;
     let plan = desired.validate(&host).map_err(|problems| file.refuse(problems))?;
-    let control = &file.config.control;
     let _state = claim(&control.state)?;
-    let listener = Listener::bind(socket.unwrap_or(&control.socket))?;
+    let listener = Listener::bind(socket)?;
+    // From here on there is something to undo.
+    let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.
     let watch = Watch::start().map_err(RunError::Events)?;
     let daemon = Shared::new(Daemon::start(plan)?);
     eprintln!("vxlane: ready, {}", *daemon.lock());
     tokio::select! {
-        stopped = stop_signal() => stopped.map_err(RunError::Events),
+        () = signals.stop() => Ok(()),
         failed = follow(watch, &daemon) => failed,
         failed = listener.serve(daemon.clone()) => failed.map_err(RunError::Events),
     }
@@ -92,16 +98,32 @@ fn claim(path: &Path) -> Result<Flock<File>, RunError> {
     locked.map_err(|_| state("another daemon uses it".to_owned()))
 }
 
-/// Waits for the signal to stop.
-async fn stop_signal() -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => tracing::warn!("SIGHUP: the file is read at the start only; nothing was changed"),
+/// The signals that mean something to us; caught from the moment this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that says to stop.
+    async fn stop(mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: the file is read at the start only; nothing was changed");
+                }
+            }
         }
     }
 }
@@ -133,10 +155,4 @@ async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
             Err(error) => tracing::error!(%error, "looking for next hops"),
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

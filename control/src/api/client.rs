@@ -19,7 +19,7 @@ pub enum ClientError {
     #[error("no daemon at {} (is `vxlane run` running?)", .0.display())]
     NoDaemon(PathBuf),
     /// The socket is there, but would not have us.
-    #[error("connecting to {}: {source}", .socket.display())]
+    #[error("connecting to {}", .socket.display())]
     Connect {
         /// The socket.
         socket: PathBuf,
@@ -27,16 +27,16 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The conversation broke off.
-    #[error("talking to the daemon: {0}")]
+    #[error("talking to the daemon")]
     Http(#[from] hyper::Error),
     /// The address of the request cannot be written in HTTP.
-    #[error("the request: {0}")]
+    #[error("writing the request")]
     Request(#[from] hyper::http::Error),
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(ApiError),
     /// The answer is not what this version of the API says.
-    #[error("the daemon's answer is not understood (HTTP {status}): {source}")]
+    #[error("the daemon's answer is not understood (HTTP {status})")]
     Answer {
         /// Its HTTP status.
         status: StatusCode,

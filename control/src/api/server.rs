@@ -24,7 +24,10 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 
 use super::types::ApiError;
-use crate::daemon::{Daemon, FdbError};
+use crate::{
+    causes::chain,
+    daemon::{Daemon, FdbError},
+};
 
 /// The daemon, as everything that talks to it shares it.
 #[derive(Clone)]
@@ -106,7 +109,7 @@ impl Refusal {
     }
 
     fn internal(error: &dyn std::error::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string(), None)
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", chain(error), None)
     }
 }
 
@@ -155,7 +158,7 @@ pub enum ListenError {
     #[error("{}: exists, and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -182,19 +185,27 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
+    /// Makes sure that no daemon listens at `path`.
+    ///
+    /// # Errors
+    /// [`ListenError::InUse`]
+    pub fn probe(path: &Path) -> Result<(), ListenError> {
+        if UnixStream::connect(path).is_ok() { Err(ListenError::InUse(path.to_owned())) } else { Ok(()) }
+    }
+
     /// Listens at `path`, for this user and group only. A socket that a daemon left behind
     /// when it was killed is replaced.
     ///
     /// # Errors
     /// [`ListenError`]
     pub fn bind(path: &Path) -> Result<Self, ListenError> {
+        Self::probe(path)?;
         let io = |source| ListenError::Io { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(io)?;
         }
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket(path.to_owned())),
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(ListenError::InUse(path.to_owned())),
             Ok(_) => fs::remove_file(path).map_err(io)?,
             Err(_) => {}
         }
