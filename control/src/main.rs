@@ -1,2 +1,58 @@
-//! The one binary, `vxlane`.
-fn main() {}
+//! The one binary, `vxlane`: arguments in, exit code out.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use vxlane::{
+    cli::{self, Cli, Command, RunArgs},
+    run,
+};
+
+/// What was asked for is wrong, or cannot be had on this host.
+const USAGE: u8 = 1;
+/// The daemon said no, or is not there.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // There is nowhere left to say that printing failed.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let (outcome, code) = match &cli.command {
+        Command::Run(args) => (forward(&cli, args), USAGE),
+        _ => (ask(&cli), REFUSED),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                eprintln!("vxlane: {line}");
+            }
+            code.into()
+        }
+    }
+}
+
+fn forward(cli: &Cli, args: &RunArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(run::run(&args.config, cli.socket.as_deref()))?)
+}
+
+fn ask(cli: &Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let text = runtime.block_on(cli::answer(cli))?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}

@@ -51,6 +51,7 @@ enum Onward {
 #[derive(Debug)]
 pub struct Engine<R, T> {
     workers: Vec<Handle<R, T>>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -89,7 +90,12 @@ impl<R: Receive + 'static, T: Transmit + 'static> Engine<R, T> {
             })?;
             workers.push(Handle { errands, waker, thread: Some(thread) });
         }
-        Ok(Self { workers })
+        Ok(Self { workers, clock })
+    }
+
+    /// The time on the workers' clock.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// How many workers there are.

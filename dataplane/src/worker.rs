@@ -55,6 +55,8 @@ struct Inlet<R> {
 pub struct QueueReport {
     /// The port.
     pub port: PortId,
+    /// Which of its queues.
+    pub queue: QueueId,
     /// Frames lost before we saw them.
     pub kernel: KernelDrops,
     /// Where the receive frames are.
@@ -219,8 +221,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Counters, queues and frames. Asks the kernel: not for the packet path.
     pub fn report(&mut self) -> Report {
-        let queues = self.inlets.iter_mut().map(|Inlet { port, receive, .. }| QueueReport {
+        let queues = self.inlets.iter_mut().map(|Inlet { port, queue, receive }| QueueReport {
             port: *port,
+            queue: *queue,
             kernel: receive.kernel_drops(),
             receive: receive.census(),
         });

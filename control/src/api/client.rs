@@ -1,0 +1,91 @@
+//! The command line's side of the API.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::types::ApiError;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("no daemon at {} (is `vxlane run` running?)", .0.display())]
+    NoDaemon(PathBuf),
+    /// The socket is there, but would not have us.
+    #[error("connecting to {}", .socket.display())]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("talking to the daemon")]
+    Http(#[from] hyper::Error),
+    /// The address of the request cannot be written in HTTP.
+    #[error("writing the request")]
+    Request(#[from] hyper::http::Error),
+    /// The daemon said no.
+    #[error("{}", .0.message)]
+    Refused(ApiError),
+    /// The answer is not what this version of the API says.
+    #[error("the daemon's answer is not understood (HTTP {status})")]
+    Answer {
+        /// Its HTTP status.
+        status: StatusCode,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// Asks the daemon at `socket` for `path`, such as `/v1/status`; the answer is JSON.
+///
+/// # Errors
+/// [`ClientError::NoDaemon`] if nobody listens, [`ClientError::Refused`] if the daemon said no.
+pub async fn get(socket: &Path, path: &str) -> Result<Bytes, ClientError> {
+    let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon(socket.to_owned()),
+        _ => ClientError::Connect { socket: socket.to_owned(), source },
+    })?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its errors come out of the request that they break.
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, "vxlane").body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    connection.abort();
+    if status.is_success() {
+        return Ok(body);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(error) => Err(ClientError::Refused(error)),
+        Err(source) => Err(ClientError::Answer { status, source }),
+    }
+}
+
+/// Escapes `text` for the query part of an address (RFC 3986 section 2.3).
+pub fn escape(text: &str) -> String {
+    let escaped = text.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    escaped.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn what_has_a_meaning_in_an_address_is_escaped() {
+        assert_eq!(escape("a-b&c=d é"), "a-b%26c%3Dd%20%C3%A9");
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP/1.1 and JSON on a Unix socket, under `/v1/`.
+
+pub mod client;
+pub mod server;
+pub mod types;

@@ -1,0 +1,169 @@
+//! The command line: what can be said, and who answers.
+
+pub mod columns;
+mod fdb;
+mod list;
+mod stats;
+mod status;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    api::client::{self, ClientError},
+    config::DEFAULT_SOCKET,
+};
+
+/// A userspace VXLAN dataplane.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "vxlane", version, infer_subcommands = true, propagate_version = true)]
+pub struct Cli {
+    /// Where the daemon listens [default: /run/vxlane/vxlane.sock, or as its file says]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Forward, until told to stop
+    Run(RunArgs),
+    /// The daemon, its ports and its peers
+    Status,
+    /// Counters
+    Stats,
+    /// Why frames were dropped
+    Drops,
+    /// Who is where
+    #[command(infer_subcommands = true)]
+    Fdb {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Option<FdbCommand>,
+    },
+    /// Overlay networks
+    #[command(infer_subcommands = true)]
+    Network {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: Option<ListCommand>,
+    },
+    /// Attachments to networks
+    #[command(infer_subcommands = true)]
+    Endpoint {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: Option<ListCommand>,
+    },
+    /// Remote VTEPs
+    #[command(infer_subcommands = true)]
+    Peer {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: Option<ListCommand>,
+    },
+}
+
+/// `vxlane run`
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/vxlane/vxlane.toml")]
+    pub config: PathBuf,
+    /// What to log: error, warn, info, debug, trace, or filters by module
+    #[arg(long, value_name = "LEVEL", env = "VXLANE_LOG", default_value = "warn")]
+    pub log: String,
+}
+
+/// `vxlane fdb`
+#[derive(Clone, Debug, Subcommand)]
+pub enum FdbCommand {
+    /// Print the stations that are known
+    Show {
+        /// Only of this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+    },
+}
+
+/// `vxlane network`, `vxlane endpoint`, `vxlane peer`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ListCommand {
+    /// Print them
+    #[command(alias = "list", alias = "show")]
+    Ls,
+}
+
+/// Has the daemon answer `cli`, and returns what to print.
+///
+/// # Errors
+/// [`ClientError`], if it does not or says no.
+pub async fn answer(cli: &Cli) -> Result<String, ClientError> {
+    let ask = Question { cli };
+    match &cli.command {
+        // Main runs the daemon itself and does not come here with that.
+        Command::Run(_) => Ok(String::new()),
+        Command::Status => ask.show("/v1/status", status::render).await,
+        Command::Stats => ask.show("/v1/stats", stats::render).await,
+        Command::Drops => ask.show("/v1/stats", stats::render_drops).await,
+        Command::Network { .. } => ask.show("/v1/networks", list::networks).await,
+        Command::Endpoint { .. } => ask.show("/v1/endpoints", list::endpoints).await,
+        Command::Peer { .. } => ask.show("/v1/peers", list::peers).await,
+        Command::Fdb { command: None } => ask.show("/v1/fdb", fdb::render).await,
+        Command::Fdb { command: Some(FdbCommand::Show { network }) } => {
+            let query = network.as_ref().map(|name| format!("?network={}", client::escape(name)));
+            ask.show(&format!("/v1/fdb{}", query.unwrap_or_default()), fdb::render).await
+        }
+    }
+}
+
+struct Question<'a> {
+    cli: &'a Cli,
+}
+
+impl Question<'_> {
+    /// The answer to `path`: as it came with `--json`, else as `render` puts it.
+    async fn show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        render: impl Fn(&T) -> String,
+    ) -> Result<String, ClientError> {
+        let socket = self.cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
+        let body = client::get(socket, path).await?;
+        let answer = |source| ClientError::Answer { status: hyper::StatusCode::OK, source };
+        if self.cli.json {
+            let value: serde_json::Value = serde_json::from_slice(&body).map_err(answer)?;
+            return Ok(format!("{value}\n"));
+        }
+        Ok(render(&serde_json::from_slice(&body).map_err(answer)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_can_be_shortened_while_they_are_unique() {
+        let cli = Cli::try_parse_from(["vxlane", "f", "s", "--network", "blue"]).unwrap();
+        assert!(matches!(cli.command, Command::Fdb { command: Some(FdbCommand::Show { network: Some(_) }) }));
+        assert!(Cli::try_parse_from(["vxlane", "sta"]).is_err(), "status or stats");
+        let cli = Cli::try_parse_from(["vxlane", "net", "ls", "--json", "--socket", "x"]).unwrap();
+        assert!(cli.json && cli.socket == Some("x".into()));
+    }
+}

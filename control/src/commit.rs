@@ -1,0 +1,263 @@
+//! From what will be done to tables for the workers.
+//!
+//! An object gets its number once and keeps it while it lives, so that what workers learned
+//! stays true from one set of tables to the next.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
+    net::Ipv4Addr,
+};
+
+use vxlane_dataplane::{
+    ids::{NetworkId, PortId, VtepId, WorkerId},
+    tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
+    wire::MacAddr,
+};
+
+use crate::desired::{Plan, PlannedNetwork};
+
+/// The numbers of everything that has one.
+#[derive(Clone, Debug, Default)]
+pub struct Ids {
+    networks: Numbers<String>,
+    ports: Numbers<String>,
+    vteps: Numbers<Ipv4Addr>,
+}
+
+/// Every number there is has been given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than 65536 networks, ports or peers")]
+pub struct Exhausted;
+
+impl Ids {
+    /// Gives a number to everything in `plan` that has none yet.
+    ///
+    /// # Errors
+    /// [`Exhausted`]; numbers given up to then stay given.
+    pub fn give(&mut self, plan: &Plan) -> Result<(), Exhausted> {
+        self.ports.give(plan.uplink.clone())?;
+        for endpoint in &plan.endpoints {
+            self.ports.give(endpoint.interface.clone())?;
+        }
+        for network in &plan.networks {
+            self.networks.give(network.name.clone())?;
+            network.peers.iter().try_for_each(|&peer| self.vteps.give(peer))?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the numbers of everything that is not in `plan`. Call it when every worker
+    /// has the tables of `plan`, not before: an old one may still use them.
+    pub fn take_back(&mut self, plan: &Plan) {
+        self.networks.retain(plan.networks.iter().map(|network| &network.name));
+        let endpoints = plan.endpoints.iter().map(|endpoint| &endpoint.interface);
+        self.ports.retain(endpoints.chain([&plan.uplink]));
+        self.vteps.retain(plan.networks.iter().flat_map(|network| &network.peers));
+    }
+
+    /// The number of the network called `name`.
+    pub fn network(&self, name: &str) -> Option<NetworkId> {
+        self.networks.0.get(name).copied().map(NetworkId)
+    }
+
+    /// The number of the port on `interface`.
+    pub fn port(&self, interface: &str) -> Option<PortId> {
+        self.ports.0.get(interface).copied().map(PortId)
+    }
+
+    /// The number of the VTEP at `address`.
+    pub fn vtep(&self, address: Ipv4Addr) -> Option<VtepId> {
+        self.vteps.0.get(&address).copied().map(VtepId)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Numbers<K>(HashMap<K, u16>);
+
+impl<K> Default for Numbers<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq> Numbers<K> {
+    /// Gives `key` the lowest number that is free, unless it has one.
+    fn give(&mut self, key: K) -> Result<(), Exhausted> {
+        if !self.0.contains_key(&key) {
+            let taken: HashSet<u16> = self.0.values().copied().collect();
+            let free = (0..=u16::MAX).find(|number| !taken.contains(number)).ok_or(Exhausted)?;
+            self.0.insert(key, free);
+        }
+        Ok(())
+    }
+
+    fn retain<'a>(&mut self, keys: impl Iterator<Item = &'a K>)
+    where
+        K: 'a,
+    {
+        let keys: HashSet<&K> = keys.collect();
+        self.0.retain(|key, _| keys.contains(key));
+    }
+}
+
+/// What tables need beside the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The uplink's own MAC address.
+    pub uplink_mac: MacAddr,
+    /// The MAC address behind which each peer is; peers that are not listed are unresolved.
+    pub next_hops: BTreeMap<Ipv4Addr, MacAddr>,
+    /// The worker that sends on a port when another one has a frame for it; worker 0 where
+    /// none is listed.
+    pub owners: BTreeMap<PortId, WorkerId>,
+}
+
+/// The tables of `plan`. What has no number in `ids` is left out.
+pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
+    let local = LocalVtep { address: plan.address, port: plan.port };
+    let mut tables = Tables::new(local);
+    let port = |role, id| Port { role, owner: around.owners.get(&id).copied().unwrap_or(WorkerId(0)) };
+    if let Some(uplink) = ids.port(&plan.uplink) {
+        tables.set_port(uplink, port(Role::Uplink, uplink));
+        for &address in plan.networks.iter().flat_map(|network| &network.peers) {
+            if let Some(id) = ids.vtep(address) {
+                let next_hop = around.next_hops.get(&address).copied();
+                tables.set_vtep(id, Vtep::new(local, address, uplink, around.uplink_mac, next_hop));
+            }
+        }
+    }
+    for network in &plan.networks {
+        if let Some(id) = ids.network(&network.name) {
+            let ports = access_ports(plan, ids, network);
+            for &access in &ports {
+                tables.set_port(access, port(Role::Access(id), access));
+            }
+            tables.set_network(id, table_of(network, ids, ports));
+        }
+    }
+    tables
+}
+
+fn access_ports(plan: &Plan, ids: &Ids, network: &PlannedNetwork) -> Vec<PortId> {
+    let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+    endpoints.filter_map(|endpoint| ids.port(&endpoint.interface)).collect()
+}
+
+fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network {
+    Network {
+        vni: network.vni,
+        mtu: network.mtu,
+        ageing: network.ageing,
+        mac_limit: network.mac_limit,
+        ports,
+        peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
+    }
+}
+
+/// The worker of each queue of each port: round and round, so that no worker has more than one
+/// queue more than another, and a port's queues are spread as wide as they can be.
+pub fn place(queues: &[u16], workers: u16) -> Vec<Vec<WorkerId>> {
+    let mut next = (0..workers.max(1)).cycle().map(WorkerId);
+    queues.iter().map(|&count| next.by_ref().take(usize::from(count)).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use vxlane_dataplane::wire::Vni;
+
+    use super::*;
+    use crate::{config::XdpChoice, desired::PlannedEndpoint};
+
+    const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+
+    fn plan(networks: &[(&str, u32, &[Ipv4Addr])], endpoints: &[(&str, &str)]) -> Plan {
+        let network = |&(name, vni, peers): &(&str, u32, &[Ipv4Addr])| PlannedNetwork {
+            name: name.to_owned(),
+            vni: Vni::new(vni).unwrap(),
+            mtu: 1450,
+            ageing: 300,
+            mac_limit: 100,
+            peers: peers.to_vec(),
+        };
+        let endpoint = |&(network, interface): &(&str, &str)| PlannedEndpoint {
+            network: network.to_owned(),
+            interface: interface.to_owned(),
+            xdp: XdpChoice::Auto,
+        };
+        Plan {
+            uplink: "uA".to_owned(),
+            uplink_xdp: XdpChoice::Auto,
+            address: LOCAL,
+            port: 4789,
+            workers: 1,
+            cpus: vec![],
+            stations: 100,
+            ring: 1024,
+            networks: networks.iter().map(network).collect(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            uplink_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
+            owners: BTreeMap::new(),
+        }
+    }
+
+    fn committed(plan: &Plan, ids: &mut Ids) -> Tables {
+        ids.give(plan).unwrap();
+        commit(plan, ids, &around())
+    }
+
+    #[test]
+    fn each_network_has_its_ports_and_its_peers() {
+        let plan = plan(&[("blue", 5000, &[NEAR, FAR]), ("red", 6000, &[NEAR])], &[("red", "p0"), ("blue", "p1")]);
+        let mut ids = Ids::default();
+        let tables = committed(&plan, &mut ids);
+        let (blue, red) = (ids.network("blue").unwrap(), ids.network("red").unwrap());
+        assert_eq!(tables.network(blue).unwrap().ports, [ids.port("p1").unwrap()]);
+        assert_eq!(tables.network(red).unwrap().ports, [ids.port("p0").unwrap()]);
+        assert_eq!(tables.port(ids.port("p0").unwrap()).unwrap().role, Role::Access(red));
+        assert_eq!(tables.port(ids.port("uA").unwrap()).unwrap().role, Role::Uplink);
+        let near = ids.vtep(NEAR).unwrap();
+        assert_eq!(tables.tunnel(Vni::new(5000).unwrap(), NEAR), Some((blue, near)));
+        assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), NEAR), Some((red, near)));
+        assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), FAR), None);
+    }
+
+    #[test]
+    fn a_peer_without_a_known_next_hop_has_no_headers() {
+        let mut ids = Ids::default();
+        let tables = committed(&plan(&[("blue", 5000, &[NEAR, FAR])], &[]), &mut ids);
+        assert!(tables.vtep(ids.vtep(NEAR).unwrap()).unwrap().template.is_some());
+        assert!(tables.vtep(ids.vtep(FAR).unwrap()).unwrap().template.is_none());
+    }
+
+    #[test]
+    fn numbers_stay_while_their_objects_do_and_are_given_again_after() {
+        let mut ids = Ids::default();
+        let before = plan(&[("blue", 1, &[NEAR]), ("red", 2, &[FAR])], &[("blue", "p0"), ("red", "p1")]);
+        let after = plan(&[("red", 2, &[FAR]), ("green", 3, &[])], &[("red", "p1"), ("green", "p2")]);
+        committed(&before, &mut ids);
+        let (blue, red, p1, far) = (ids.network("blue"), ids.network("red"), ids.port("p1"), ids.vtep(FAR));
+        committed(&after, &mut ids);
+        assert_eq!((ids.network("red"), ids.port("p1"), ids.vtep(FAR)), (red, p1, far));
+        assert_ne!(ids.network("green"), blue, "workers may still know blue by it");
+        ids.take_back(&after);
+        assert_eq!((ids.network("blue"), ids.port("p0"), ids.vtep(NEAR)), (None, None, None));
+        committed(&before, &mut ids);
+        assert_eq!(ids.network("blue"), blue);
+    }
+
+    #[test]
+    fn queues_go_round_the_workers() {
+        let expected = [vec![0, 1, 2], vec![0], vec![1, 2]].map(|port| port.into_iter().map(WorkerId).collect());
+        assert_eq!(place(&[3, 1, 2], 3), Vec::<Vec<WorkerId>>::from(expected));
+        assert_eq!(place(&[2], 1), [vec![WorkerId(0); 2]]);
+    }
+}

@@ -1,0 +1,287 @@
+//! What the daemon tells of itself, in the words of the API.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vxlane_dataplane::{
+    attach,
+    bridge::{Entry, Origin},
+    engine::WorkerGone,
+    ids::{NetworkId, PortId, VtepId, WorkerId},
+    port::Census,
+    stats::Counters,
+    wire::MacAddr,
+    worker::Report,
+};
+
+use super::{Daemon, OpenPort, StartError};
+use crate::{
+    api::types::{
+        Endpoint, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Station, StationState, Stats,
+        Status, SteerStats, Underlay, Worker,
+    },
+    desired::PlannedNetwork,
+    netlink::NextHop,
+};
+
+/// Stations that one errand reads: some microseconds, so that packets do not notice.
+const PAGE: usize = 1024;
+
+/// There is no network of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such network: {0}")]
+pub struct NoSuchNetwork(pub String);
+
+type Stations = HashMap<(NetworkId, MacAddr), Entry>;
+
+impl Daemon {
+    /// Everything at a glance.
+    ///
+    /// # Errors
+    /// [`WorkerGone`]
+    pub fn status(&self) -> Result<Status, WorkerGone> {
+        let reports = self.reports()?;
+        let worker = |(id, report): &(WorkerId, Report)| Worker {
+            id: id.0,
+            cpu: self.plan.cpus.get(id.index()).copied(),
+            stations: report.stations,
+        };
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            underlay: Underlay {
+                interface: self.plan.uplink.clone(),
+                address: self.plan.address,
+                port: self.plan.port,
+                mtu: self.uplink.mtu,
+            },
+            workers: reports.iter().map(worker).collect(),
+            ports: self.ports.iter().map(|port| self.port(port)).collect(),
+            frames: reports.iter().flat_map(|(worker, report)| self.frames(*worker, report)).collect(),
+            peers: self.peers(),
+        })
+    }
+
+    /// Every network.
+    pub fn networks(&self) -> Vec<Network> {
+        self.plan.networks.iter().map(|network| self.network(network)).collect()
+    }
+
+    /// Every endpoint.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let vni = |name: &str| {
+            let network = self.plan.networks.iter().find(|network| network.name == name);
+            network.map_or(0, |network| network.vni.get())
+        };
+        let endpoint = |port: &OpenPort| {
+            let network = self.network_of(&port.interface)?;
+            Some(Endpoint {
+                interface: port.interface.clone(),
+                vni: vni(&network),
+                network,
+                xdp: port.attached.mode.to_string(),
+                zero_copy: port.zero_copy,
+            })
+        };
+        self.ports.iter().filter_map(endpoint).collect()
+    }
+
+    /// Every remote VTEP.
+    pub fn peers(&self) -> Vec<Peer> {
+        let mut networks: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for network in &self.plan.networks {
+            for &peer in &network.peers {
+                networks.entry(peer).or_default().push(network.name.clone());
+            }
+        }
+        let peer = |(address, networks)| {
+            let next_hop = self.next_hops.get(&address).copied().unwrap_or(NextHop::Unreachable);
+            let (via, mac, state) = match next_hop {
+                NextHop::Unreachable => (None, None, PeerState::Unreachable),
+                NextHop::Via { neighbour, mac: None, .. } => (Some(neighbour), None, PeerState::Unresolved),
+                NextHop::Via { neighbour, mac, .. } => (Some(neighbour), mac, PeerState::Resolved),
+            };
+            Peer { address, networks, via, mac: mac.map(|mac| mac.to_string()), state }
+        };
+        networks.into_iter().map(peer).collect()
+    }
+
+    /// Every station that some worker knows, of one network or of all. Where workers differ the
+    /// one that heard of the station last is right.
+    ///
+    /// # Errors
+    /// [`FdbError`]
+    pub fn stations(&self, only: Option<&str>) -> Result<Vec<Station>, FdbError> {
+        let only = match only {
+            Some(name) => Some(self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()))?),
+            None => None,
+        };
+        let mut stations = Stations::new();
+        for worker in self.engine.workers() {
+            self.read_stations(worker, &mut stations)?;
+        }
+        let wanted = stations.iter().filter(|((network, _), _)| only.is_none_or(|only| only == *network));
+        let mut told: Vec<Station> =
+            wanted.filter_map(|(&(network, mac), entry)| self.station(network, mac, entry)).collect();
+        told.sort_by(|a, b| (&a.network, &a.mac).cmp(&(&b.network, &b.mac)));
+        Ok(told)
+    }
+
+    /// Counters of all workers together.
+    ///
+    /// # Errors
+    /// [`StartError::Gone`] or [`StartError::Steer`]
+    pub fn stats(&self) -> Result<Stats, StartError> {
+        let reports = self.reports()?;
+        let mut total = Counters::default();
+        for (_, report) in &reports {
+            total += &report.counters;
+        }
+        Ok(Stats {
+            received: total.received,
+            transmitted: total.transmitted,
+            copies: total.copies,
+            replies: total.replies,
+            dropped: total.drops.total(),
+            imbalance: i64::try_from(total.imbalance()).unwrap_or(i64::MAX),
+            drops: total.drops.nonzero().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            ports: self.ports.iter().map(|port| port_stats(port, &total)).collect(),
+            kernel: reports.iter().flat_map(|(worker, report)| self.kernel(*worker, report)).collect(),
+            steer: steer_stats(self.steer.counters()?),
+        })
+    }
+
+    fn reports(&self) -> Result<Vec<(WorkerId, Report)>, WorkerGone> {
+        self.engine.workers().map(|id| Ok((id, self.engine.ask(id, |worker| worker.report())?))).collect()
+    }
+
+    fn read_stations(&self, worker: WorkerId, stations: &mut Stations) -> Result<(), WorkerGone> {
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let (page, next) = self.engine.ask(worker, move |worker| worker.pipeline.bridge.stations(start, PAGE))?;
+            for (network, mac, entry) in page {
+                let known = stations.entry((network, mac)).or_insert(entry);
+                if entry.seen > known.seen {
+                    *known = entry;
+                }
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// `None` if the station has expired, or its network or place is being taken away.
+    fn station(&self, network: NetworkId, mac: MacAddr, entry: &Entry) -> Option<Station> {
+        let name = |planned: &&PlannedNetwork| self.ids.network(&planned.name) == Some(network);
+        let network = self.plan.networks.iter().find(name)?;
+        let age = self.engine.now().ticks().since(entry.seen).to_duration().as_secs();
+        let (dst, dev, state) = match entry.origin {
+            Origin::Vtep(vtep) => (Some(self.vtep_address(vtep)?), None, StationState::Learned),
+            Origin::Port(port) => (None, Some(self.interface(port)?), StationState::Local),
+        };
+        Some(Station { mac: mac.to_string(), network: network.name.clone(), dst, dev, state, age })
+    }
+
+    fn vtep_address(&self, vtep: VtepId) -> Option<std::net::Ipv4Addr> {
+        let mut peers = self.plan.networks.iter().flat_map(|network| &network.peers).copied();
+        peers.find(|&peer| self.ids.vtep(peer) == Some(vtep))
+    }
+
+    fn interface(&self, port: PortId) -> Option<String> {
+        self.ports.iter().find(|open| open.id == port).map(|open| open.interface.clone())
+    }
+
+    fn network_of(&self, interface: &str) -> Option<String> {
+        let endpoint = self.plan.endpoints.iter().find(|endpoint| endpoint.interface == interface);
+        endpoint.map(|endpoint| endpoint.network.clone())
+    }
+
+    fn network(&self, network: &PlannedNetwork) -> Network {
+        let endpoints = self.plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+        Network {
+            name: network.name.clone(),
+            vni: network.vni.get(),
+            mtu: network.mtu,
+            ageing: network.ageing,
+            mac_limit: network.mac_limit,
+            peers: network.peers.clone(),
+            endpoints: endpoints.map(|endpoint| endpoint.interface.clone()).collect(),
+        }
+    }
+
+    fn port(&self, port: &OpenPort) -> Port {
+        Port {
+            interface: port.interface.clone(),
+            role: match port.role {
+                attach::Role::Uplink => Role::Uplink,
+                attach::Role::Access => Role::Access,
+            },
+            network: self.network_of(&port.interface),
+            xdp: port.attached.mode.to_string(),
+            zero_copy: port.zero_copy,
+            queues: port.workers.iter().map(|worker| worker.0).collect(),
+        }
+    }
+
+    fn frames(&self, worker: WorkerId, report: &Report) -> Vec<Frames> {
+        let frames = |port: PortId, half: &str, census: Census| Frames {
+            interface: self.interface(port).unwrap_or_default(),
+            half: half.to_owned(),
+            worker: worker.0,
+            total: census.total,
+            kernel: census.kernel,
+            ours: census.ours,
+        };
+        let receive = report.queues.iter().map(|queue| frames(queue.port, "receive", queue.receive));
+        let transmit = report.transmit.iter().map(|&(port, census)| frames(port, "transmit", census));
+        receive.chain(transmit).collect()
+    }
+
+    fn kernel(&self, worker: WorkerId, report: &Report) -> Vec<KernelStats> {
+        let queues = report.queues.iter().map(|queue| KernelStats {
+            interface: self.interface(queue.port).unwrap_or_default(),
+            queue: queue.queue.0,
+            worker: worker.0,
+            rx_dropped: queue.kernel.rx_dropped,
+            rx_ring_full: queue.kernel.rx_ring_full,
+            rx_fill_ring_empty: queue.kernel.rx_fill_ring_empty,
+            tx_invalid: queue.kernel.tx_invalid,
+        });
+        queues.collect()
+    }
+}
+
+/// Why stations cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FdbError {
+    /// Stations of which network?
+    #[error(transparent)]
+    NoSuchNetwork(#[from] NoSuchNetwork),
+    /// A worker has ended.
+    #[error(transparent)]
+    Gone(#[from] WorkerGone),
+}
+
+fn port_stats(port: &OpenPort, total: &Counters) -> PortStats {
+    let counters = total.ports.get(port.id.index()).copied().unwrap_or_default();
+    PortStats {
+        interface: port.interface.clone(),
+        rx_packets: counters.rx_packets,
+        rx_bytes: counters.rx_bytes,
+        rx_drops: counters.rx_drops,
+        tx_packets: counters.tx_packets,
+        tx_bytes: counters.tx_bytes,
+        tx_drops: counters.tx_drops,
+    }
+}
+
+fn steer_stats(counters: attach::SteerCounters) -> SteerStats {
+    SteerStats {
+        redirected: counters.redirected,
+        passed: counters.passed(),
+        no_socket: counters.no_socket,
+        not_vxlan: counters.not_vxlan,
+        fragment: counters.fragment,
+        unknown_port: counters.unknown_port,
+    }
+}

@@ -1,0 +1,446 @@
+//! The rules that a request must keep, one function each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Display,
+    hash::Hash,
+    net::Ipv4Addr,
+};
+
+use vxlane_dataplane::{vtep, wire::Vni};
+
+use super::{Desired, Device, Host, Problem};
+use crate::config::Network;
+
+/// Bytes by which an underlay packet is longer than the overlay packet in it: the overlay's
+/// Ethernet header, VXLAN, UDP and IPv4 (RFC 7348 section 4.3). That is as much as the tunnel
+/// adds to a frame, whose own Ethernet header then takes the place of the outer one.
+#[expect(clippy::cast_possible_truncation, reason = "a header of 50 bytes")]
+pub(super) const OVERHEAD: u32 = vtep::OVERHEAD as u32;
+/// What a bad VNI is told.
+pub(super) const VNI_RANGE: &str = "a VNI has 24 bits: 0 to 16777215";
+/// What every IPv4 link must carry (RFC 791 section 3.2).
+const SMALLEST_MTU: u32 = 68;
+/// `IFNAMSIZ` less the zero at the end (`include/uapi/linux/if.h`).
+const LONGEST_INTERFACE: usize = 15;
+const LONGEST_NAME: usize = 63;
+const LARGEST_RING: u32 = 1 << 16;
+const SMALLEST_RING: u32 = 64;
+
+/// Everything that is wrong with `desired` on `host`.
+pub(super) fn problems(desired: &Desired, host: &Host) -> Vec<Problem> {
+    let mut found = Vec::new();
+    check_underlay(desired, host, &mut found);
+    check_dataplane(desired, host, &mut found);
+    for (index, network) in desired.networks.iter().enumerate() {
+        check_network(index, network, desired, host, &mut found);
+    }
+    let names = desired.networks.iter().map(|network| network.name.as_str());
+    repeated(names, |index, first, name| {
+        Problem::new(format!("network[{index}].name"), quoted(name), format!("also the name of network[{first}]"))
+    })
+    .for_each(|problem| found.push(problem));
+    let vnis = desired.networks.iter().map(|network| network.vni);
+    repeated(vnis, |index, first, vni| {
+        let other = &desired.networks[first].name;
+        Problem::new(format!("network[{index}].vni"), vni, format!("also the VNI of network \"{other}\""))
+    })
+    .for_each(|problem| found.push(problem));
+    check_endpoints(desired, host, &mut found);
+    found
+}
+
+/// What is said when the uplink has no address and none was given.
+pub(super) fn no_address(desired: &Desired) -> Problem {
+    let reason = "has no global IPv4 address, and [underlay] gives none";
+    Problem::new("underlay.interface", quoted(&desired.underlay.interface), reason)
+}
+
+fn check_underlay(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let underlay = &desired.underlay;
+    if underlay.port == 0 {
+        found.push(Problem::new("underlay.port", 0, "not a UDP port"));
+    }
+    if let Some(address) = underlay.address
+        && let Some(reason) = not_unicast(address)
+    {
+        found.push(Problem::new("underlay.address", address, reason));
+    }
+    match check_interface("underlay.interface", &underlay.interface, host) {
+        Err(problem) => found.push(problem),
+        Ok(_) if desired.address(host).is_none() => found.push(no_address(desired)),
+        Ok(_) => {}
+    }
+}
+
+fn check_dataplane(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let dataplane = &desired.dataplane;
+    let workers = desired.workers(host);
+    if workers == 0 {
+        found.push(Problem::new("dataplane.workers", 0, "at least one is needed"));
+    }
+    if workers > usize::from(u8::MAX) {
+        found.push(Problem::new("dataplane.workers", workers, "at most 255 can be had"));
+    }
+    if dataplane.cpus.len() > workers && workers > 0 {
+        let value = format!("{:?}", dataplane.cpus);
+        found.push(Problem::new(
+            "dataplane.cpus",
+            value,
+            format!("more CPUs than workers, of which there are {workers}"),
+        ));
+    }
+    let missing = dataplane.cpus.iter().filter(|cpu| !host.cpus.contains(cpu));
+    found.extend(missing.map(|cpu| Problem::new("dataplane.cpus", cpu, "no such CPU, or not one we may use")));
+    found.extend(repeated(dataplane.cpus.iter(), |_, _, cpu| {
+        Problem::new("dataplane.cpus", cpu, "two workers cannot have the same CPU")
+    }));
+    if dataplane.stations == 0 {
+        found.push(Problem::new("dataplane.stations", 0, "at least one is needed"));
+    }
+    let ring = dataplane.ring;
+    if !ring.is_power_of_two() || !(SMALLEST_RING..=LARGEST_RING).contains(&ring) {
+        let reason = format!("must be a power of two from {SMALLEST_RING} to {LARGEST_RING}");
+        found.push(Problem::new("dataplane.ring", ring, reason));
+    }
+}
+
+fn check_network(index: usize, network: &Network, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let field = |key: &str| format!("network[{index}].{key}");
+    if let Some(reason) = bad_name(&network.name) {
+        found.push(Problem::new(field("name"), quoted(&network.name), reason));
+    }
+    if network.vni > Vni::MAX {
+        found.push(Problem::new(field("vni"), network.vni, VNI_RANGE));
+    }
+    if network.ageing == 0 {
+        found.push(Problem::new(field("ageing"), 0, "stations would be forgotten at once"));
+    }
+    check_mtu(&field("mtu"), network, desired, host, found);
+    for (place, &peer) in network.peers.iter().enumerate() {
+        let reason = if desired.address(host) == Some(peer) {
+            Some("this is our own VTEP address")
+        } else if network.peers[..place].contains(&peer) {
+            Some("listed twice")
+        } else {
+            not_unicast(peer)
+        };
+        found.extend(reason.map(|reason| Problem::new(format!("{}[{place}]", field("peers")), peer, reason)));
+    }
+}
+
+fn check_mtu(field: &str, network: &Network, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let Some(underlay) = host.links.get(&desired.underlay.interface) else { return };
+    let most = desired.default_mtu(host);
+    let mtu = network.mtu.unwrap_or(most);
+    let uplink = &desired.underlay.interface;
+    if mtu > most {
+        let reason = format!(
+            "with {OVERHEAD} bytes of tunnel headers it does not fit the MTU of {uplink}, {}; at most {most}",
+            underlay.mtu
+        );
+        found.push(Problem::new(field, mtu, reason));
+    } else if mtu < SMALLEST_MTU {
+        found.push(Problem::new(field, mtu, format!("IPv4 needs at least {SMALLEST_MTU}")));
+    }
+}
+
+fn check_endpoints(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    for (index, endpoint) in desired.endpoints.iter().enumerate() {
+        let field = |key: &str| format!("endpoint[{index}].{key}");
+        if !desired.networks.iter().any(|network| network.name == endpoint.network) {
+            found.push(Problem::new(field("network"), quoted(&endpoint.network), "no such network"));
+        }
+        let interface = quoted(&endpoint.interface);
+        let earlier = desired.endpoints[..index].iter().position(|other| other.interface == endpoint.interface);
+        if endpoint.interface == desired.underlay.interface {
+            found.push(Problem::new(field("interface"), interface, "this is the uplink"));
+        } else if let Some(first) = earlier {
+            let reason = format!("also the interface of endpoint[{first}]");
+            found.push(Problem::new(field("interface"), interface, reason));
+        } else if let Err(problem) = check_interface(&field("interface"), &endpoint.interface, host) {
+            found.push(problem);
+        }
+    }
+}
+
+/// The device called `name`, if we can have it.
+fn check_interface<'a>(field: &str, name: &str, host: &'a Host) -> Result<&'a Device, Problem> {
+    let problem = |reason: String| Problem::new(field, quoted(name), reason);
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name == "." || name == ".." || name.contains(odd) {
+        return Err(problem("not a name an interface can have".to_owned()));
+    }
+    if name.len() > LONGEST_INTERFACE {
+        return Err(problem(format!("an interface name has at most {LONGEST_INTERFACE} characters")));
+    }
+    let device = host.links.get(name).ok_or_else(|| problem("no such interface".to_owned()))?;
+    if !device.is_ethernet {
+        return Err(problem("not an Ethernet device".to_owned()));
+    }
+    match &device.xdp {
+        Some(program) => Err(problem(format!("already carries {program}, which is not replaced"))),
+        None => Ok(device),
+    }
+}
+
+fn bad_name(name: &str) -> Option<String> {
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.is_empty() {
+        Some("a name is needed".to_owned())
+    } else if name.len() > LONGEST_NAME {
+        Some(format!("a name has at most {LONGEST_NAME} characters"))
+    } else if !name.chars().all(ordinary) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        Some("a name is letters, digits, `_`, `.` and `-`, and begins with a letter or digit".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Why `address` cannot be one end of a tunnel.
+fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("not an address of a host")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_broadcast() {
+        Some("the broadcast address")
+    } else if address.is_multicast() {
+        Some("a multicast address; list each VTEP instead")
+    } else {
+        None
+    }
+}
+
+/// Describes every value that came before, by its index, that of the first and the value.
+fn repeated<T: Hash + Eq + Copy>(
+    values: impl Iterator<Item = T>,
+    describe: impl Fn(usize, usize, T) -> Problem,
+) -> impl Iterator<Item = Problem> {
+    let mut first = HashMap::new();
+    let mut told = HashSet::new();
+    values.enumerate().filter_map(move |(index, value)| {
+        let earlier = *first.entry(value).or_insert(index);
+        (earlier != index && told.insert(index)).then(|| describe(index, earlier, value))
+    })
+}
+
+fn quoted(text: impl Display) -> String {
+    format!("\"{text}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::ConfigFile;
+
+    /// A request without a fault: `uA` with MTU 1500 and two devices, on two CPUs.
+    const GOOD: &str = r#"
+        underlay.interface = "uA"
+        dataplane = { workers = 1, cpus = [1] }
+        [[network]]
+        name = "blue"
+        vni = 5000
+        peers = ["192.0.2.2", "192.0.2.3"]
+        [[network]]
+        name = "red"
+        vni = 6000
+        [[endpoint]]
+        network = "blue"
+        interface = "p0"
+        [[endpoint]]
+        network = "red"
+        interface = "p1"
+    "#;
+
+    fn host() -> Host {
+        let device = |mtu| Device { mtu, is_ethernet: true, xdp: None };
+        let mut links: HashMap<_, _> = ["p0", "p1", "uA"].map(|name| (name.to_owned(), device(1500))).into();
+        links.insert("taken".to_owned(), Device { xdp: Some("native XDP program 12".to_owned()), ..device(1500) });
+        links.insert("tun0".to_owned(), Device { is_ethernet: false, ..device(1500) });
+        links.insert("tiny".to_owned(), device(110));
+        Host { cpus: vec![0, 1], address: Some(Ipv4Addr::new(192, 0, 2, 1)), links }
+    }
+
+    fn validate(text: &str) -> Result<super::super::Plan, Vec<Problem>> {
+        ConfigFile::parse(Path::new("v.toml"), text.to_owned()).unwrap().desired().validate(&host())
+    }
+
+    /// Changes `from` of the good request into `to` and expects exactly these problems.
+    #[track_caller]
+    fn check(from: &str, to: &str, expected: &[&str]) {
+        assert!(GOOD.contains(from));
+        let problems = validate(&GOOD.replacen(from, to, 1)).unwrap_err();
+        assert_eq!(problems.iter().map(Problem::to_string).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_request_without_a_fault_becomes_a_plan_with_its_defaults() {
+        let plan = validate(GOOD).unwrap();
+        assert_eq!(plan.address, Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!((plan.workers, plan.networks[0].mtu, plan.networks[0].ageing), (1, 1450, 300));
+    }
+
+    #[test]
+    fn one_core_is_left_to_the_rest_of_the_host() {
+        let mut host = host();
+        let text = GOOD.replace("{ workers = 1, cpus = [1] }", "{}");
+        let desired = ConfigFile::parse(Path::new("v.toml"), text).unwrap().desired();
+        for (cpus, workers) in [(1, 1), (2, 1), (8, 7)] {
+            host.cpus = (0..cpus).collect();
+            assert_eq!(desired.validate(&host).unwrap().workers, workers);
+        }
+    }
+
+    #[test]
+    fn two_networks_cannot_share_a_vni() {
+        check("6000", "5000", &[r#"network[1].vni = 5000: also the VNI of network "blue""#]);
+    }
+
+    #[test]
+    fn two_networks_cannot_share_a_name() {
+        check(
+            r#"name = "red""#,
+            r#"name = "blue""#,
+            &[
+                r#"network[1].name = "blue": also the name of network[0]"#,
+                r#"endpoint[1].network = "red": no such network"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_vni_has_24_bits() {
+        check("5000", "16777216", &["network[0].vni = 16777216: a VNI has 24 bits: 0 to 16777215"]);
+    }
+
+    #[test]
+    fn names_are_plain() {
+        let odd = "a name is letters, digits, `_`, `.` and `-`, and begins with a letter or digit";
+        for bad in ["re d", "-red", "röd", "red/1"] {
+            let (name, network) = (format!("name = \"{bad}\""), format!("network[1].name = \"{bad}\": {odd}"));
+            check(r#"name = "red""#, &name, &[&network, r#"endpoint[1].network = "red": no such network"#]);
+        }
+        check(
+            r#"name = "red""#,
+            r#"name = """#,
+            &[r#"network[1].name = "": a name is needed"#, r#"endpoint[1].network = "red": no such network"#],
+        );
+        let long = "x".repeat(64);
+        check(
+            r#"name = "red""#,
+            &format!("name = \"{long}\""),
+            &[
+                &format!("network[1].name = \"{long}\": a name has at most 63 characters"),
+                r#"endpoint[1].network = "red": no such network"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_peer_is_another_host_listed_once() {
+        for (bad, reason) in [
+            ("192.0.2.1", "this is our own VTEP address"),
+            ("192.0.2.2", "listed twice"),
+            ("239.0.0.1", "a multicast address; list each VTEP instead"),
+            ("255.255.255.255", "the broadcast address"),
+            ("0.0.0.0", "not an address of a host"),
+            ("127.0.0.1", "a loopback address"),
+        ] {
+            check("192.0.2.3", bad, &[&format!("network[0].peers[1] = {bad}: {reason}")]);
+        }
+    }
+
+    #[test]
+    fn an_mtu_leaves_room_for_the_tunnel() {
+        check(
+            "vni = 5000",
+            "vni = 5000\nmtu = 1451",
+            &[
+                "network[0].mtu = 1451: with 50 bytes of tunnel headers it does not fit the MTU of uA, 1500; at most 1450",
+            ],
+        );
+        check("vni = 5000", "vni = 5000\nmtu = 67", &["network[0].mtu = 67: IPv4 needs at least 68"]);
+        check(
+            "\"uA\"",
+            "\"tiny\"",
+            &["network[0].mtu = 60: IPv4 needs at least 68", "network[1].mtu = 60: IPv4 needs at least 68"],
+        );
+    }
+
+    #[test]
+    fn stations_must_not_be_forgotten_at_once() {
+        check("vni = 5000", "vni = 5000\nageing = 0", &["network[0].ageing = 0: stations would be forgotten at once"]);
+    }
+
+    #[test]
+    fn an_interface_is_there_and_ethernet_and_free_and_used_once() {
+        for (bad, reason) in [
+            ("p9", "no such interface"),
+            ("tun0", "not an Ethernet device"),
+            ("taken", "already carries native XDP program 12, which is not replaced"),
+            ("p0", "also the interface of endpoint[0]"),
+            ("uA", "this is the uplink"),
+            ("", "not a name an interface can have"),
+            ("a b", "not a name an interface can have"),
+            ("sixteen-letters-", "an interface name has at most 15 characters"),
+        ] {
+            check("\"p1\"", &format!("\"{bad}\""), &[&format!("endpoint[1].interface = \"{bad}\": {reason}")]);
+        }
+        check("\"uA\"", "\"uB\"", &[r#"underlay.interface = "uB": no such interface"#]);
+    }
+
+    #[test]
+    fn an_endpoint_is_on_a_network_of_ours() {
+        check(r#"network = "red""#, r#"network = "green""#, &[r#"endpoint[1].network = "green": no such network"#]);
+    }
+
+    #[test]
+    fn the_local_address_is_one_that_a_host_can_have() {
+        check(
+            "\"uA\"",
+            "\"uA\"\nunderlay.address = \"224.0.0.1\"",
+            &["underlay.address = 224.0.0.1: a multicast address; list each VTEP instead"],
+        );
+        let mut host = host();
+        host.address = None;
+        let desired = ConfigFile::parse(Path::new("v.toml"), GOOD.to_owned()).unwrap().desired();
+        let reason = r#"underlay.interface = "uA": has no global IPv4 address, and [underlay] gives none"#;
+        assert_eq!(desired.validate(&host).unwrap_err()[0].to_string(), reason);
+    }
+
+    #[test]
+    fn port_zero_is_no_port() {
+        check("\"uA\"", "\"uA\"\nunderlay.port = 0", &["underlay.port = 0: not a UDP port"]);
+    }
+
+    #[test]
+    fn workers_have_cpus_that_exist_one_each() {
+        let cpus = "workers = 1, cpus = [1]";
+        check(cpus, "workers = 0", &["dataplane.workers = 0: at least one is needed"]);
+        check(cpus, "workers = 1, cpus = [7]", &["dataplane.cpus = 7: no such CPU, or not one we may use"]);
+        check(cpus, "workers = 2, cpus = [1, 1]", &["dataplane.cpus = 1: two workers cannot have the same CPU"]);
+        check(
+            cpus,
+            "workers = 1, cpus = [0, 1]",
+            &["dataplane.cpus = [0, 1]: more CPUs than workers, of which there are 1"],
+        );
+    }
+
+    #[test]
+    fn a_ring_is_a_power_of_two() {
+        let reason = "must be a power of two from 64 to 65536";
+        for ring in [0, 32, 1000, 131_072] {
+            check("cpus = [1]", &format!("ring = {ring}"), &[&format!("dataplane.ring = {ring}: {reason}")]);
+        }
+        check("cpus = [1]", "stations = 0", &["dataplane.stations = 0: at least one is needed"]);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let text = GOOD.replace("6000", "5000").replace("\"p1\"", "\"p9\"").replace("workers = 1", "workers = 0");
+        assert_eq!(validate(&text).unwrap_err().len(), 3);
+    }
+}

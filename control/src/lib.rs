@@ -1,0 +1,15 @@
+//! The daemon and the command line of vxlane.
+//!
+//! [`config`] reads what is asked for, [`desired`] says whether it can be, [`commit`] turns it
+//! into tables for the workers, [`netlink`] tells what the kernel knows that they need,
+//! [`daemon`] has it all, [`run`] starts and ends it, [`api`] and [`cli`] talk about it.
+
+pub mod api;
+mod causes;
+pub mod cli;
+pub mod commit;
+pub mod config;
+pub mod daemon;
+pub mod desired;
+pub mod netlink;
+pub mod run;

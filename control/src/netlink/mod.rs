@@ -1,0 +1,101 @@
+//! What the kernel knows that the dataplane needs: addresses, routes, neighbours.
+//!
+//! Questions are asked one at a time and answered at once; changes are [watched](watch). All of
+//! it is about the network namespace that the process runs in.
+
+mod next_hop;
+mod watch;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Message,
+    address::{AddressAttribute, AddressMessage, AddressScope},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+pub use next_hop::{NextHop, next_hop, solicit};
+pub use watch::Watch;
+
+/// The first IPv4 address of interface `ifindex` with global scope.
+///
+/// # Errors
+/// What the kernel answered to `RTM_GETADDR`.
+pub fn global_address(ifindex: u32) -> io::Result<Option<Ipv4Addr>> {
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet;
+    let answers = ask(Message::GetAddress(question), NLM_F_DUMP)?;
+    let mut addresses = answers.iter().filter_map(|answer| match answer {
+        Message::NewAddress(address) => Some(address),
+        _ => None,
+    });
+    let found =
+        addresses.find(|address| address.header.index == ifindex && address.header.scope == AddressScope::Universe);
+    Ok(found.and_then(local))
+}
+
+/// The address itself: `IFA_LOCAL`, which differs from `IFA_ADDRESS` on point-to-point links.
+fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })
+}
+
+/// Has the kernel change something.
+fn tell(message: Message) -> io::Result<()> {
+    ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).map(drop)
+}
+
+/// Sends `message` and returns everything that the kernel has to say to it.
+fn ask(message: Message, flags: u16) -> io::Result<Vec<Message>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut question = NetlinkMessage::from(message);
+    question.header.flags = NLM_F_REQUEST | flags;
+    question.finalize();
+    let mut bytes = vec![0; question.buffer_len()];
+    question.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        for answer in messages(&bytes)? {
+            let is_part = answer.header.flags & netlink_packet_core::NLM_F_MULTIPART != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => answers.push(message),
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                _ => return Ok(answers),
+            }
+            if !is_part {
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+/// The messages that one datagram of the kernel holds.
+fn messages(mut bytes: &[u8]) -> io::Result<Vec<NetlinkMessage<Message>>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let length = NetlinkBuffer::new_checked(bytes).map_err(odd)?.length();
+        let message = NetlinkMessage::deserialize(bytes).map_err(odd)?;
+        found.push(message);
+        // Messages begin at multiples of four (`NLMSG_ALIGNTO`).
+        let next = usize::try_from(length).map_err(odd)?.next_multiple_of(4).clamp(1, bytes.len());
+        bytes = &bytes[next..];
+    }
+    Ok(found)
+}
+
+fn odd(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("netlink: {error}"))
+}

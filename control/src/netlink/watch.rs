@@ -1,0 +1,68 @@
+//! Word of changes in links, neighbours and routes.
+
+use std::io;
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::libc;
+use tokio::io::unix::AsyncFd;
+
+/// A subscription to changes.
+#[derive(Debug)]
+pub struct Watch {
+    socket: AsyncFd<Socket>,
+}
+
+impl Watch {
+    /// Subscribes. Only what happens from now on is told.
+    ///
+    /// # Errors
+    /// If the kernel gives no such socket.
+    pub fn start() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, 0))?;
+        for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV4_ROUTE] {
+            socket.add_membership(group)?;
+        }
+        socket.set_non_blocking(true)?;
+        #[expect(unsafe_code, reason = "tokio wants a promise about the descriptor")]
+        // SAFETY: a `Socket` owns its descriptor, always shows the same one, and closes it only
+        // when dropped. `AsyncFd` owns the `Socket` from here on and is asked for shared
+        // references alone (in `changed`), so nothing can take it out or put another in.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Self { socket })
+    }
+
+    /// Waits until something has changed. What it was does not matter: whoever cares looks
+    /// anew, so that news that were lost or came twice do no harm. Several changes at once
+    /// are one.
+    ///
+    /// # Errors
+    /// If the socket has failed.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        loop {
+            let mut ready = self.socket.readable_mut().await?;
+            if ready.try_io(|socket| drain(socket.get_ref())).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Reads all that waits.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if nothing waits.
+fn drain(socket: &Socket) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(8192);
+    let mut any = false;
+    loop {
+        bytes.clear();
+        match socket.recv(&mut bytes, libc::MSG_TRUNC) {
+            Ok(_) => any = true,
+            // More happened than the socket had room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && any => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What this process may do and what this host has.
+
+use std::{collections::HashMap, fs, io};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::Pid,
+};
+use vxlane_dataplane::link::{Link, LinkError};
+
+use super::RunError;
+use crate::{
+    desired::{Desired, Device, Host},
+    netlink,
+};
+
+/// Capabilities without which nothing works, by bit (`include/uapi/linux/capability.h`).
+const NEEDED: [(u8, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (39, "CAP_BPF")];
+/// Stands in for `CAP_BPF` on kernels before 5.8.
+const SYS_ADMIN: u8 = 21;
+
+/// Makes sure that this process may attach programs and open sockets.
+///
+/// # Errors
+/// [`RunError::Privilege`] names the capabilities that are missing.
+pub(super) fn require_privilege() -> Result<(), RunError> {
+    let status = fs::read_to_string("/proc/self/status").map_err(RunError::Host)?;
+    let missing = missing_capabilities(&status);
+    if missing.is_empty() { Ok(()) } else { Err(RunError::Privilege(missing.join(", "))) }
+}
+
+/// What of [`NEEDED`] is not in the effective set that `/proc/self/status` shows.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    let has = |bit: u8| effective >> bit & 1 == 1;
+    let missing = NEEDED.iter().filter(|&&(bit, _)| !has(bit) && !(bit == 39 && has(SYS_ADMIN)));
+    missing.map(|&(_, name)| name).collect()
+}
+
+/// Everything about this host that `desired` depends on.
+///
+/// # Errors
+/// If the kernel does not say. That an interface is missing is no error here.
+pub(super) fn look(desired: &Desired) -> io::Result<Host> {
+    let mut links = HashMap::new();
+    let mut address = None;
+    for name in desired.interfaces().filter(|name| (1..=15).contains(&name.len())) {
+        let Some(link) = find(name)? else { continue };
+        if name == desired.underlay.interface {
+            address = netlink::global_address(link.index)?;
+        }
+        links.insert(name.to_owned(), device(&link));
+    }
+    Ok(Host { cpus: cpus()?, address, links })
+}
+
+fn find(name: &str) -> io::Result<Option<Link>> {
+    match Link::get(name) {
+        Ok(link) => Ok(Some(link)),
+        Err(LinkError::Get { source, .. }) if source.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
+        Err(LinkError::Get { source, .. }) => Err(source),
+        Err(error @ LinkError::Answer { .. }) => Err(io::Error::other(error)),
+    }
+}
+
+fn device(link: &Link) -> Device {
+    let program = link.xdp.as_ref();
+    let xdp = program.map(|program| format!("the {} XDP program {}", program.mode, program.id));
+    Device { mtu: link.mtu, is_ethernet: link.mac.is_some(), xdp }
+}
+
+fn cpus() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::missing_capabilities;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), [""; 0]);
+        assert_eq!(missing_capabilities("CapEff:\t0000000000003000\n"), ["CAP_BPF"]);
+        assert_eq!(missing_capabilities("CapEff:\t0000000000203000\n"), [""; 0]);
+        assert_eq!(missing_capabilities(""), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! Network namespaces, a daemon in one of them, and what it says.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the rig")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// The binary under test.
+pub(crate) const VXLANE: &str = env!("CARGO_BIN_EXE_vxlane");
+
+/// A namespace that goes away when dropped.
+pub(crate) struct Namespace(pub(crate) String);
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("vxc-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        run(Command::new("ip").args(["netns", "add", &name]));
+        let this = Self(name);
+        this.ip("link set lo up");
+        this
+    }
+
+    /// `ip` in this namespace; returns what it printed.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        run(Command::new("ip").args(["-n", &self.0]).args(arguments.split_whitespace()))
+    }
+
+    /// A veth from `interface` here to `eth0` of a new container at `address`.
+    pub(crate) fn container(&self, interface: &str, address: &str) -> Self {
+        let container = Self::new();
+        self.ip(&format!("link add {interface} type veth peer name eth0 netns {}", container.0));
+        self.ip(&format!("link set {interface} up"));
+        container.ip(&format!("addr add {address} dev eth0"));
+        container.ip("link set eth0 mtu 1450 up");
+        container
+    }
+
+    /// The command `program`, to be run in this namespace.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
+    }
+
+    /// Whether every one of `count` pings to `address` is answered.
+    pub(crate) fn pings(&self, address: &str, count: u32) -> bool {
+        let mut ping = self.command("ping");
+        ping.args(["-q", "-c", &count.to_string(), "-i", "0.05", "-W", "2", address]);
+        let output = ping.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !text.contains(" 0% packet loss") {
+            eprintln!("{text}");
+        }
+        text.contains(" 0% packet loss")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// A directory with a configuration, a socket and a state directory.
+pub(crate) struct Home {
+    directory: TempDir,
+}
+
+impl Home {
+    /// `text` with a `[control]` table that keeps everything in this directory.
+    pub(crate) fn with(text: &str) -> Self {
+        let this = Self { directory: tempfile::tempdir().unwrap() };
+        let control = format!(
+            "\n[control]\nsocket = \"{}\"\nstate = \"{}\"\n",
+            this.path("s").display(),
+            this.path("state").display()
+        );
+        fs::write(this.config(), text.to_owned() + &control).unwrap();
+        this
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("vxlane.toml")
+    }
+
+    /// `vxlane` talking to the daemon of this home.
+    pub(crate) fn ask(&self, arguments: &str) -> Output {
+        let socket = self.path("s");
+        Command::new(VXLANE).arg("--socket").arg(socket).args(arguments.split_whitespace()).output().unwrap()
+    }
+
+    /// The JSON answer to `arguments`.
+    pub(crate) fn json(&self, arguments: &str) -> serde_json::Value {
+        let output = self.ask(&format!("{arguments} --json"));
+        assert!(output.status.success(), "{arguments}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+/// A running daemon, killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) ready: String,
+}
+
+impl Daemon {
+    /// Starts the daemon of `home` in `host` and waits for its line.
+    pub(crate) fn start(host: &Namespace, home: &Home) -> Self {
+        let mut command = host.command(VXLANE);
+        command.arg("run").arg("--config").arg(home.config()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut ready).unwrap();
+        assert!(ready.contains("ready"), "{ready}");
+        Self { child, ready }
+    }
+
+    /// Sends SIGTERM and returns the exit code. `ip netns exec` becomes the program it starts,
+    /// so the child is the daemon.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `command`, which must succeed, and returns what it printed.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits up to five seconds for `condition`.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether this process is root; says so loudly where it is not.
+pub(crate) fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("NOT RUN: {test} needs root");
+    }
+    root
+}
+
+/// What `vxlane run` says of `config` when it refuses it, without the directory's name.
+pub(crate) fn refusal(command: &mut Command, config: &Path) -> String {
+    let output = command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    text.replace(&format!("{}/", config.parent().unwrap().display()), "")
+}
