@@ -5,12 +5,15 @@
 //! and comparisons are made from those alone. How to run and how to read it: `bench/README.md`.
 
 pub mod bed;
+pub mod compare;
 pub mod drops;
+pub mod html;
 pub mod load;
 pub mod machine;
 pub mod measure;
 pub mod null;
 pub mod peer;
+pub mod pktgen;
 mod progress;
 pub mod results;
 pub mod run;

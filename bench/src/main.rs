@@ -6,9 +6,10 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use vxlane_bench::measure::Plan;
 use vxlane_bench::peer::Peer;
-use vxlane_bench::results::Section;
+use vxlane_bench::pktgen;
+use vxlane_bench::results::{Results, Section};
 use vxlane_bench::run::{self, Options};
-use vxlane_bench::{null, table};
+use vxlane_bench::{compare, html, null, table};
 
 /// Measures vxlane beside its peers. Needs root; all traffic stays in namespaces of its own.
 #[derive(Parser)]
@@ -24,6 +25,16 @@ struct Arguments {
 enum Task {
     /// Forward between two interfaces without looking: the peer `null`
     Null(Null),
+    /// Set two runs side by side, from the files that `--json` wrote
+    Compare(Compare),
+}
+
+#[derive(Args)]
+struct Compare {
+    /// The run before
+    before: PathBuf,
+    /// The run after
+    after: PathBuf,
 }
 
 #[derive(Args)]
@@ -53,6 +64,12 @@ struct Run {
     /// Where every single figure goes
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where the report with plots goes
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// What offers the load
+    #[arg(long, value_enum, default_value_t = Generator::Sockets)]
+    generator: Generator,
     /// CPUs that generator and sink are kept on; otherwise they run anywhere
     #[arg(long, value_names = ["GENERATOR", "SINK"], num_args = 2, value_delimiter = ',')]
     pin: Option<Vec<usize>>,
@@ -61,10 +78,24 @@ struct Run {
     tiny: bool,
 }
 
+/// What offers the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Generator {
+    /// Batches of numbered UDP packets from sockets, every one checked where it arrives
+    Sockets,
+    /// The kernel's pktgen, for half paths; the device counts what arrives
+    Pktgen,
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match arguments.task {
         Some(Task::Null(ports)) => null::forward(&ports.uplink, &ports.access).context("null"),
+        Some(Task::Compare(files)) => {
+            let (before, after) = (Results::read_json(&files.before)?, Results::read_json(&files.after)?);
+            print!("{}", compare::report(&before, &after));
+            Ok(())
+        }
         None => arguments.run.run(),
     }
 }
@@ -74,10 +105,16 @@ impl Run {
         if !nix::unistd::geteuid().is_root() {
             bail!("measuring makes namespaces and devices: run this as root");
         }
+        if self.generator == Generator::Pktgen && !pktgen::available() {
+            bail!("this kernel has no pktgen (no {}): see bench/pktgen/README.md", pktgen::DIRECTORY);
+        }
         let results = run::run(&self.options())?;
         print!("{}", table::report(&results));
         if let Some(path) = &self.json {
             results.write_json(path)?;
+        }
+        if let Some(path) = &self.html {
+            html::write(&results, path)?;
         }
         if !results.failures.is_empty() {
             bail!("{} failures, see above", results.failures.len());
@@ -95,6 +132,7 @@ impl Run {
             Some([generator, sink]) => Some((*generator, *sink)),
             _ => None,
         };
+        plan.pktgen = self.generator == Generator::Pktgen;
         let words = std::env::args().skip(1);
         Options {
             peers: self.peers.clone().unwrap_or_else(|| DEFAULT_PEERS.to_vec()),

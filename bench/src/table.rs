@@ -92,7 +92,7 @@ fn cell(results: &Results, row: &Row, peer: Peer) -> String {
 }
 
 /// Lines of cells with every column as wide as its widest cell.
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -41,6 +41,8 @@ pub struct Plan {
     pub cells: Vec<(usize, u32)>,
     /// Processors for generator and sink.
     pub pins: Option<(usize, usize)>,
+    /// Whether the kernel's pktgen offers the load into tunnels on half paths.
+    pub pktgen: bool,
 }
 
 impl Plan {
@@ -58,6 +60,7 @@ impl Plan {
             search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.03 },
             cells: sizes.iter().flat_map(|&size| FLOWS.map(|flows| (size, flows))).collect(),
             pins: None,
+            pktgen: false,
         }
     }
 
@@ -77,6 +80,7 @@ impl Plan {
             search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.08 },
             cells,
             pins: None,
+            pktgen: false,
         }
     }
 
