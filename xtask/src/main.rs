@@ -1,5 +1,6 @@
 //! The tasks of this repository: one subcommand per file.
 
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -20,6 +21,8 @@ enum Task {
     Test(test::Test),
     /// Build the BPF programs and put the objects beside their sources
     Ebpf(ebpf::Ebpf),
+    /// Measure vxlane beside its peers and print a table
+    Bench(bench::Bench),
     /// Install what the build and the tests need
     Setup(setup::Setup),
     /// Everything that must pass before a change is merged
@@ -33,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Ebpf(task) => task.run(),
+        Task::Bench(task) => task.run(),
         Task::Setup(task) => task.run(),
         Task::Ci(task) => task.run(),
         Task::Tidy(task) => task.run(),

@@ -64,7 +64,7 @@ impl Test {
 }
 
 /// The folders with integration tests.
-const TEST_FOLDERS: &[&str] = &["tests/tests", "dataplane/tests", "control/tests"];
+const TEST_FOLDERS: &[&str] = &["tests/tests", "dataplane/tests", "control/tests", "bench/tests"];
 /// The line in the head of a test program that says it needs root.
 const NEEDS_ROOT: &str = "//! Needs root.";
 

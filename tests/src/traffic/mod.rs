@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod pace;
+pub mod pin;
 pub mod ping;
 pub mod raw;
 pub mod rr;

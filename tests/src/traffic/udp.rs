@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::{self, Batch, SLOTS};
 use super::pace::{Amount, Pace, Pacer};
+use super::pin;
 use crate::LabError;
 use crate::lab::Container;
 use crate::netns::Netns;
@@ -160,6 +161,15 @@ impl Sink {
     /// # Errors
     /// [`LabError::Syscall`] when the socket cannot be made.
     pub fn listen(ns: &Netns, address: impl Into<IpAddr>) -> Result<Self, LabError> {
+        Self::listen_on(ns, address, None)
+    }
+
+    /// As [`listen`](Self::listen), with the receiving thread on one CPU only.
+    ///
+    /// # Errors
+    /// [`LabError::Syscall`] when the socket cannot be made. A CPU that does not exist is passed
+    /// over: the thread then runs anywhere.
+    pub fn listen_on(ns: &Netns, address: impl Into<IpAddr>, cpu: Option<usize>) -> Result<Self, LabError> {
         let wanted = SocketAddr::new(address.into(), 0);
         let socket = ns.run(|| UdpSocket::bind(wanted))?.map_err(LabError::syscall("bind", wanted.to_string()))?;
         let address = socket
@@ -171,8 +181,12 @@ impl Sink {
         let (result, account) = mpsc::channel();
         let thread = {
             let (packets, stop) = (Arc::clone(&packets), Arc::clone(&stop));
-            // Nobody waits for the account of a sink that was dropped.
-            thread::spawn(move || drop(result.send(receive_all(&socket, &packets, &stop))))
+            thread::spawn(move || {
+                // A sink on the wrong CPU still counts right.
+                let _ = cpu.map(pin::to_cpu);
+                // Nobody waits for the account of a sink that was dropped.
+                drop(result.send(receive_all(&socket, &packets, &stop)));
+            })
         };
         Ok(Self { address, packets, stop, account, thread: Some(thread) })
     }
@@ -293,6 +307,14 @@ fn take(account: &mut Received, flows: &mut Vec<Flow>, payload: &[u8]) {
     } else {
         flow.next = sequence + 1;
     }
+}
+
+/// The payload that a generator would send as packet number `sequence` of flow number `flow`, in
+/// `length` bytes, at least [`HEADER`]: for frames that are built by hand and end in a [`Sink`].
+pub fn payload(flow: u32, sequence: u64, length: usize) -> Vec<u8> {
+    let mut payload = vec![0; length.max(HEADER)];
+    write_payload(&mut payload, flow, sequence);
+    payload
 }
 
 /// Fills `payload` for packet number `sequence` of flow number `flow`.

@@ -1,0 +1,150 @@
+//! Offers a load from one container to the other, and says what arrived and what it cost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use vxlane_tests::LabError;
+use vxlane_tests::traffic::pace::{Amount, Pace};
+use vxlane_tests::traffic::pin;
+use vxlane_tests::traffic::udp::{self, Received, Sent, Sink, UdpOptions};
+
+use crate::bed::Bed;
+use crate::machine::CpuTimes;
+use crate::search::Outcome;
+
+/// A load.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Length of the frames, from the Ethernet header on, without FCS.
+    pub frame: usize,
+    /// Number of flows, each with a source port of its own.
+    pub flows: u32,
+    /// Packets per second; none for as many as possible.
+    pub rate: Option<f64>,
+    /// For how long.
+    pub time: Duration,
+}
+
+impl Load {
+    /// The smallest frames, one flow, without limit.
+    pub fn flood(time: Duration) -> Self {
+        Self { frame: SMALLEST, flows: 1, rate: None, time }
+    }
+
+    /// The smallest frames, one flow, at `rate`.
+    pub fn at(rate: f64, time: Duration) -> Self {
+        Self { rate: Some(rate), ..Self::flood(time) }
+    }
+
+    /// Payload of a UDP packet in such a frame, in bytes.
+    pub fn payload(&self) -> usize {
+        self.frame.saturating_sub(HEADERS).max(udp::HEADER)
+    }
+
+    /// What the generator is told.
+    pub fn options(&self) -> UdpOptions {
+        // A rate below 2^53 packets a second.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are positive and small")]
+        let pace = self.rate.map_or(Pace::Flood, |rate| Pace::Rate(rate.max(1.0) as u64));
+        UdpOptions {
+            payload: self.payload(),
+            flows: self.flows,
+            pace,
+            amount: Amount::Time(self.time),
+            ..UdpOptions::default()
+        }
+    }
+}
+
+/// What a load came to.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What was sent.
+    pub sent: Sent,
+    /// What arrived.
+    pub received: Received,
+    /// What the processors did meanwhile.
+    pub cpu: CpuTimes,
+}
+
+impl Trial {
+    /// The trial as a search sees it.
+    pub fn outcome(&self) -> Outcome {
+        let sent = self.sent.packets.max(1) as f64;
+        Outcome {
+            offered: self.sent.pps(),
+            delivered: self.received.pps(),
+            loss: (1.0 - self.received.distinct as f64 / sent).max(0.0),
+        }
+    }
+
+    /// Processor time of the whole machine per packet that arrived, in microseconds.
+    pub fn cost(&self) -> f64 {
+        self.cpu.busy * 1e6 / self.received.distinct.max(1) as f64
+    }
+}
+
+/// Offers `load` from left to right; generator and sink stay on the processors `pins` if given.
+///
+/// # Errors
+/// [`LabError::Unfit`] when a packet arrived changed or twice: such a run is worth nothing.
+pub fn offer(bed: &Bed, load: &Load, pins: Option<(usize, usize)>) -> Result<Trial, LabError> {
+    let sink = Sink::listen_on(bed.right.ns(), bed.right.ipv4(), pins.map(|(_, sink)| sink))?;
+    let target = sink.address();
+    let before = CpuTimes::now()?;
+    let sent = thread::scope(|scope| {
+        let generator = scope.spawn(|| {
+            pins.map_or(Ok(()), |(generator, _)| pin::to_cpu(generator))?;
+            udp::send(bed.left.ns(), target, &load.options())
+        });
+        generator.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+    })?;
+    let received = sink.finish(sent.packets, PATIENCE)?;
+    let cpu = CpuTimes::now()?.since(&before);
+    if received.corrupted > 0 || received.duplicates > 0 {
+        return Err(LabError::Unfit {
+            what: "packets arrived changed or twice",
+            text: format!(
+                "{}: {} of {} changed, {} twice, under {load:?}",
+                bed.peer, received.corrupted, received.packets, received.duplicates
+            ),
+        });
+    }
+    Ok(Trial { sent, received, cpu })
+}
+
+/// Does `work` while the smallest frames go from left to right at `rate`.
+///
+/// # Errors
+/// [`LabError`] when the generator or `work` fails.
+pub fn under<T>(bed: &Bed, rate: f64, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
+    let sink = Sink::listen(bed.right.ns(), bed.right.ipv4())?;
+    let target = sink.address();
+    let options = Load::at(rate, SLICE).options();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let generator = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                udp::send(bed.left.ns(), target, &options)?;
+            }
+            Ok(())
+        });
+        let outcome = work();
+        stop.store(true, Ordering::Relaxed);
+        let load: Result<(), LabError> = generator.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+        load.and(outcome)
+    })
+}
+
+/// The smallest frame measured, in bytes without FCS.
+pub const SMALLEST: usize = 64;
+
+/// Ethernet, IPv4 and UDP headers.
+pub const HEADERS: usize = 14 + 20 + 8;
+
+/// How long packets may be under way.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// How often a background load looks whether it should stop.
+const SLICE: Duration = Duration::from_millis(100);

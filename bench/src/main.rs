@@ -1,0 +1,150 @@
+//! `vxlane-bench`: measures vxlane beside its peers, and shows what came of it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use vxlane_bench::measure::Plan;
+use vxlane_bench::peer::Peer;
+use vxlane_bench::pktgen;
+use vxlane_bench::results::{Results, Section};
+use vxlane_bench::run::{self, Options};
+use vxlane_bench::{compare, html, null, table};
+
+/// Measures vxlane beside its peers. Needs root; all traffic stays in namespaces of its own.
+#[derive(Parser)]
+#[command(name = "vxlane-bench", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Forward between two interfaces without looking: the peer `null`
+    Null(Null),
+    /// Set two runs side by side, from the files that `--json` wrote
+    Compare(Compare),
+}
+
+#[derive(Args)]
+struct Compare {
+    /// The run before
+    before: PathBuf,
+    /// The run after
+    after: PathBuf,
+}
+
+#[derive(Args)]
+struct Null {
+    /// Interface on the underlay
+    #[arg(long)]
+    uplink: String,
+    /// Interface of the container
+    #[arg(long)]
+    access: String,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Shorter measurements and three rounds
+    #[arg(long)]
+    quick: bool,
+    /// Who is measured
+    #[arg(long, value_delimiter = ',', value_enum)]
+    peers: Option<Vec<Peer>>,
+    /// Which parts of the report
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Option<Vec<Section>>,
+    /// How often everything is measured
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Where every single figure goes
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the report with plots goes
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// What offers the load
+    #[arg(long, value_enum, default_value_t = Generator::Sockets)]
+    generator: Generator,
+    /// CPUs that generator and sink are kept on; otherwise they run anywhere
+    #[arg(long, value_names = ["GENERATOR", "SINK"], num_args = 2, value_delimiter = ',')]
+    pin: Option<Vec<usize>>,
+    /// The shortest measurements that still are some, to test the harness
+    #[arg(long, hide = true)]
+    tiny: bool,
+}
+
+/// What offers the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Generator {
+    /// Batches of numbered UDP packets from sockets, every one checked where it arrives
+    Sockets,
+    /// The kernel's pktgen, for half paths; the device counts what arrives
+    Pktgen,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.task {
+        Some(Task::Null(ports)) => null::forward(&ports.uplink, &ports.access).context("null"),
+        Some(Task::Compare(files)) => {
+            let (before, after) = (Results::read_json(&files.before)?, Results::read_json(&files.after)?);
+            print!("{}", compare::report(&before, &after));
+            Ok(())
+        }
+        None => arguments.run.run(),
+    }
+}
+
+impl Run {
+    fn run(self) -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!("measuring makes namespaces and devices: run this as root");
+        }
+        if self.generator == Generator::Pktgen && !pktgen::available() {
+            bail!("this kernel has no pktgen (no {}): see bench/pktgen/README.md", pktgen::DIRECTORY);
+        }
+        let results = run::run(&self.options())?;
+        print!("{}", table::report(&results));
+        if let Some(path) = &self.json {
+            results.write_json(path)?;
+        }
+        if let Some(path) = &self.html {
+            html::write(&results, path)?;
+        }
+        if !results.failures.is_empty() {
+            bail!("{} failures, see above", results.failures.len());
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> Options {
+        let mut plan = match (self.tiny, self.quick) {
+            (true, _) => Plan::tiny(),
+            (_, true) => Plan::quick(),
+            _ => Plan::full(),
+        };
+        plan.pins = match self.pin.as_deref() {
+            Some([generator, sink]) => Some((*generator, *sink)),
+            _ => None,
+        };
+        plan.pktgen = self.generator == Generator::Pktgen;
+        let words = std::env::args().skip(1);
+        Options {
+            peers: self.peers.clone().unwrap_or_else(|| DEFAULT_PEERS.to_vec()),
+            sections: self.only.clone().unwrap_or_else(|| Section::ALL.to_vec()),
+            rounds: self.rounds.unwrap_or(if self.quick { 3 } else { 5 }),
+            plan,
+            quick: self.quick,
+            command: std::iter::once("vxlane-bench".to_owned()).chain(words).collect::<Vec<_>>().join(" "),
+            commit: std::env::var("VXLANE_BENCH_COMMIT").ok(),
+        }
+    }
+}
+
+/// Those that a run compares unless told otherwise.
+const DEFAULT_PEERS: [Peer; 5] = [Peer::Kernel, Peer::OvsSystem, Peer::OvsAfxdp, Peer::Null, Peer::Vxlane];

@@ -1,0 +1,32 @@
+//! Packets per second: what arrives under flood, and the highest rate with next to no loss.
+
+use vxlane_tests::LabError;
+
+use super::{Turn, cell};
+use crate::load::Load;
+use crate::peer::Peer;
+use crate::results::{Metric, Section};
+use crate::search::Length;
+
+impl Turn<'_> {
+    pub(super) fn pps(&mut self) -> Result<(), LabError> {
+        for (frame, flows) in self.plan.cells.clone() {
+            let case = cell(frame, flows);
+            let load = Load { frame, flows, rate: None, time: self.plan.flood };
+            let flood = self.flood(Section::Pps, &case, &load)?;
+            // The wire loses nothing of interest: what it carries is what the generator can do.
+            if self.peer() != Peer::Wire {
+                let rate = self.plan.search.highest_rate(flood.outcome(), |rate, length| {
+                    let time = match length {
+                        Length::Probe => self.plan.probe,
+                        Length::Confirm => self.plan.confirm,
+                    };
+                    self.offer(&Load { rate: Some(rate), time, ..load }).map(|trial| trial.outcome())
+                })?;
+                self.record(Section::Pps, &case, Metric::Lossless, rate, flood.cpu.stolen());
+            }
+            self.record(Section::Pps, &case, Metric::Flood, flood.outcome().delivered, flood.cpu.stolen());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,294 @@
+//! Every single measurement of a run, and what is known about how it was made.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use vxlane_tests::LabError;
+
+use crate::machine::Machine;
+use crate::peer::Peer;
+use crate::stats::{Better, Spread};
+
+/// A run: what is in the JSON file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Results {
+    /// How the figures were made.
+    pub about: About,
+    /// The figures, in the order they were taken.
+    pub samples: Vec<Sample>,
+    /// What was lost, and where, under flood.
+    pub drops: Vec<Drops>,
+    /// What a reader should know, one sentence each.
+    pub notes: Vec<String>,
+    /// Peers that could not be measured, or not to the end, and why.
+    pub failures: Vec<String>,
+}
+
+/// How the figures of a run were made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// The machine.
+    pub machine: Machine,
+    /// Start of the run, UTC.
+    pub date: String,
+    /// The command line.
+    pub command: String,
+    /// The commit that was measured, where known.
+    pub commit: Option<String>,
+    /// Rounds asked for.
+    pub rounds: u32,
+    /// Whether trials were short.
+    pub quick: bool,
+    /// Load average at the start and at the end.
+    pub load_average: (f64, f64),
+    /// Share of the processors in use before each round, by others than us: 0 to 1.
+    pub background: Vec<f64>,
+    /// Offered load of the fixed-load cases, in packets per second.
+    pub fixed_load: f64,
+    /// Processors that generator and sink were kept on, if they were.
+    pub pins: Option<(usize, usize)>,
+    /// Seconds the run took.
+    pub seconds: f64,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sample {
+    /// Part of the report.
+    pub section: Section,
+    /// What was done, such as `64 B, 1 flow`.
+    pub case: String,
+    /// What was measured.
+    pub metric: Metric,
+    /// Who did it.
+    pub peer: Peer,
+    /// In which round, from 0.
+    pub round: u32,
+    /// The figure, in the metric's unit.
+    pub value: f64,
+    /// Share of processor time stolen by the hypervisor meanwhile, 0 to 1, where measured.
+    pub stolen: f64,
+}
+
+/// Losses during one flood.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Drops {
+    /// Part of the report.
+    pub section: Section,
+    /// What was done.
+    pub case: String,
+    /// Who did it.
+    pub peer: Peer,
+    /// In which round, from 0.
+    pub round: u32,
+    /// Packets sent in the flood.
+    pub sent: u64,
+    /// Where, and how many; the largest first.
+    pub causes: Vec<(String, u64)>,
+}
+
+/// A part of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Section {
+    /// Delivered packets per second.
+    Pps,
+    /// Processor time per delivered packet.
+    Cpu,
+    /// TCP throughput.
+    Tcp,
+    /// Request and response.
+    Rr,
+    /// Cost of doing nothing.
+    Idle,
+    /// One direction of one VTEP alone.
+    Half,
+}
+
+impl Section {
+    /// All, in the order of the report.
+    pub const ALL: [Self; 6] = [Self::Pps, Self::Cpu, Self::Tcp, Self::Rr, Self::Idle, Self::Half];
+
+    /// Whether there is anything to measure of `peer`.
+    pub fn concerns(self, peer: Peer) -> bool {
+        !(peer == Peer::Wire && matches!(self, Self::Idle | Self::Half))
+    }
+
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Pps => "Delivered packets per second, container to container over two VTEPs",
+            Self::Cpu => "Processor time per delivered packet, whole machine (64 B, 1 flow)",
+            Self::Tcp => "TCP throughput",
+            Self::Rr => "Request and response over UDP, 64 B",
+            Self::Idle => "Idle: VTEP processes of both hosts",
+            Self::Half => "Half path: one VTEP, packets per second under flood",
+        }
+    }
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Highest rate with loss below the limit.
+    Lossless,
+    /// Rate that arrives when the generator does not hold back.
+    Flood,
+    /// Machine time per packet, generator and sink included.
+    CpuGross,
+    /// The same without what the bare wire costs.
+    CpuNet,
+    /// Packets per second that arrived during the cost measurement.
+    Arrived,
+    /// Share of the packets lost, in percent.
+    Loss,
+    /// TCP payload rate.
+    Throughput,
+    /// Half of the answers came within this time.
+    P50,
+    /// 99 % of the answers came within this time.
+    P99,
+    /// 99.9 % of the answers came within this time.
+    P999,
+    /// Processor use while idle, in percent of one core.
+    IdleCpu,
+    /// Resident memory.
+    Rss,
+}
+
+impl Metric {
+    /// Its name in a table.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Lossless => "loss < 0.5 %",
+            Self::Flood => "under flood",
+            Self::CpuGross => "gross",
+            Self::CpuNet => "net of wire",
+            Self::Arrived => "delivered",
+            Self::Loss => "lost",
+            Self::Throughput => "",
+            Self::P50 => "p50",
+            Self::P99 => "p99",
+            Self::P999 => "p99.9",
+            Self::IdleCpu => "CPU",
+            Self::Rss => "RSS",
+        }
+    }
+
+    /// Its unit.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Lossless | Self::Flood | Self::Arrived => "pps",
+            Self::CpuGross | Self::CpuNet => "µs/pkt",
+            Self::Throughput => "Gbit/s",
+            Self::P50 | Self::P99 | Self::P999 => "µs",
+            Self::IdleCpu => "% of a core",
+            Self::Loss => "%",
+            Self::Rss => "MiB",
+        }
+    }
+
+    /// Which way it is good.
+    pub fn better(self) -> Better {
+        match self {
+            Self::Lossless | Self::Flood | Self::Arrived | Self::Throughput => Better::Higher,
+            Self::CpuGross | Self::CpuNet | Self::P50 | Self::P99 | Self::P999 => Better::Lower,
+            Self::IdleCpu | Self::Rss | Self::Loss => Better::Lower,
+        }
+    }
+
+    /// `value` as a table shows it.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::Lossless | Self::Flood | Self::Arrived if value >= 999.5 => format!("{:.1}k", value / 1e3),
+            Self::Lossless | Self::Flood | Self::Arrived => format!("{value:.0}"),
+            Self::P50 | Self::P99 | Self::P999 => format!("{value:.0}"),
+            Self::CpuGross | Self::CpuNet | Self::Throughput => format!("{value:.2}"),
+            Self::IdleCpu | Self::Loss => format!("{value:.2}"),
+            Self::Rss => format!("{value:.1}"),
+        }
+    }
+}
+
+/// One line of a table: what was done, and what was measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Part of the report.
+    pub section: Section,
+    /// What was done.
+    pub case: String,
+    /// What was measured.
+    pub metric: Metric,
+}
+
+impl Results {
+    /// The lines of `section`: cases in the order their first samples were taken, and within a
+    /// case metrics in the order of [`Metric`].
+    pub fn rows(&self, section: Section) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        for sample in self.samples.iter().filter(|sample| sample.section == section) {
+            let row = Row { section, case: sample.case.clone(), metric: sample.metric };
+            if !rows.contains(&row) {
+                let behind = |other: &Row| other.case == row.case && other.metric < row.metric;
+                let before = rows.iter().position(|other| other.case == row.case);
+                let at = rows.iter().rposition(behind).map(|at| at + 1).or(before);
+                rows.insert(at.unwrap_or(rows.len()), row);
+            }
+        }
+        rows
+    }
+
+    /// The peers that have samples, in the order of [`Peer::ALL`].
+    pub fn peers(&self) -> Vec<Peer> {
+        let has = |peer: &Peer| self.samples.iter().any(|sample| sample.peer == *peer);
+        Peer::ALL.into_iter().filter(has).collect()
+    }
+
+    /// All values of `peer` on the line `row`.
+    pub fn values(&self, row: &Row, peer: Peer) -> Vec<f64> {
+        let fits = |sample: &&Sample| {
+            sample.peer == peer
+                && sample.section == row.section
+                && sample.metric == row.metric
+                && sample.case == row.case
+        };
+        self.samples.iter().filter(fits).map(|sample| sample.value).collect()
+    }
+
+    /// The spread of `peer` on the line `row`.
+    pub fn spread(&self, row: &Row, peer: Peer) -> Option<Spread> {
+        Spread::of(&self.values(row, peer))
+    }
+
+    /// Samples during which the hypervisor took away more than [`MUCH_STOLEN`].
+    pub fn disturbed(&self) -> usize {
+        self.samples.iter().filter(|sample| sample.stolen > MUCH_STOLEN).count()
+    }
+
+    /// Writes the run as JSON.
+    ///
+    /// # Errors
+    /// [`LabError`] when the file cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<(), LabError> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| LabError::Unfit { what: "a run that can be written as JSON", text: error.to_string() })?;
+        fs::write(path, text).map_err(LabError::syscall("write", path.display().to_string()))
+    }
+
+    /// Reads a run that [`write_json`](Self::write_json) wrote.
+    ///
+    /// # Errors
+    /// [`LabError`] when the file cannot be read, or is something else.
+    pub fn read_json(path: &Path) -> Result<Self, LabError> {
+        let text = fs::read_to_string(path).map_err(LabError::syscall("read", path.display().to_string()))?;
+        serde_json::from_str(&text).map_err(|error| LabError::Unfit {
+            what: "a file written by `vxlane-bench --json` was expected",
+            text: format!("{}: {error}", path.display()),
+        })
+    }
+}
+
+/// Share of stolen time above which a sample is called disturbed.
+pub const MUCH_STOLEN: f64 = 0.02;
