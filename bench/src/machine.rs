@@ -71,7 +71,7 @@ impl CpuTimes {
     pub fn now() -> Result<Self, LabError> {
         let text = fs::read_to_string(STAT).map_err(LabError::syscall("read", STAT))?;
         Self::parse(&text, ticks_per_second())
-            .ok_or_else(|| LabError::Unfit { what: "a line `cpu` was expected in /proc/stat", text })
+            .ok_or(LabError::Unfit { what: "a line `cpu` was expected in /proc/stat", text })
     }
 
     /// Reads the text of `/proc/stat`, whose numbers count `ticks` a second.

@@ -44,7 +44,7 @@ pub fn available() -> bool {
 pub fn flood(ns: &Netns, device: &str, flood: &Flood) -> Result<u64, LabError> {
     let failed = LabError::syscall("pktgen", device.to_owned());
     let text = ns.run(|| send(device, flood))?.map_err(failed)?;
-    sent(&text).ok_or_else(|| LabError::Unfit { what: "pktgen did not say what it sent", text })
+    sent(&text).ok_or(LabError::Unfit { what: "pktgen did not say what it sent", text })
 }
 
 /// Runs on a thread inside the namespace: `/proc/thread-self/net` is that namespace's own.

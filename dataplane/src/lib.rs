@@ -6,7 +6,7 @@
 //!    everything from an endpoint, into the receive ring of an AF_XDP socket.
 //! 2. [`port::xdp`] takes frames off that ring, a burst at a time.
 //! 3. [`worker`], a pinned thread started by [`engine`], breathes: inhale, decide, carry out.
-//! 4. [`pipeline`] decides: [`vtep::decap`] takes a tunnel off, [`bridge`] learns and looks up.
+//! 4. [`pipeline`] decides: [`vtep::decap()`] takes a tunnel off, [`bridge`] learns and looks up.
 //! 5. What came of it is a [`verdict::Verdict`], and `exits` carries it out: [`vtep::encap`] puts the
 //!    tunnel on, and the frame is written into a transmit frame of the port where it leaves.
 //!

@@ -44,7 +44,7 @@ impl Turn<'_> {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| LabError::Unfit { what: "iperf3 was never tried", text: address }))
+        Err(last.unwrap_or(LabError::Unfit { what: "iperf3 was never tried", text: address }))
     }
 }
 

@@ -15,8 +15,7 @@ use aya_ebpf::{
 };
 use classify::{Class, classify};
 use vxlane_abi::{
-    COUNTERS as COUNTER_COUNT, Counter, MAX_PORTS, MAX_SLOTS, PortSteer, ROLE_ACCESS, ROLE_UPLINK,
-    VtepAddress,
+    COUNTERS as COUNTER_COUNT, Counter, MAX_PORTS, MAX_SLOTS, PortSteer, ROLE_ACCESS, ROLE_UPLINK, VtepAddress,
 };
 
 #[map]
