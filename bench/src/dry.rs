@@ -194,16 +194,16 @@ impl DryRun {
 fn tables(plan: &DryPlan) -> Result<Tables, Box<dyn std::error::Error>> {
     let mut tables = Tables::new(LOCAL);
     let owner = WorkerId(0);
-    tables.set_port(UPLINK, Port { role: Role::Uplink, owner });
+    tables.set_port(UPLINK, Port::new(Role::Uplink, owner));
     // All packets come from one port: it is in the network that sends.
     for port in [ACCESS, NEIGHBOUR] {
-        tables.set_port(port, Port { role: Role::Access(NetworkId(0)), owner });
+        tables.set_port(port, Port::new(Role::Access(NetworkId(0)), owner));
     }
     tables.set_vtep(PEER, Vtep::new(LOCAL, REMOTE.address, UPLINK, MAC[0], Some(MAC[1])));
     for network in 0..plan.networks {
         let vni = Vni::new(u32::try_from(network)? + 1)?;
         let (ports, peers) = (vec![ACCESS, NEIGHBOUR], vec![PEER]);
-        let entry = Network { vni, mtu: 1450, ageing: 300, mac_limit: u32::MAX, ports, peers };
+        let entry = Network { mac_limit: u32::MAX, ports, peers, ..Network::new(vni) };
         tables.set_network(NetworkId(u16::try_from(network)?), entry);
     }
     Ok(tables)

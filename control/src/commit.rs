@@ -117,7 +117,7 @@ pub struct Surroundings {
 pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     let local = LocalVtep { address: plan.address, port: plan.port };
     let mut tables = Tables::new(local);
-    let port = |role, id| Port { role, owner: around.owners.get(&id).copied().unwrap_or(WorkerId(0)) };
+    let port = |role, id| Port::new(role, around.owners.get(&id).copied().unwrap_or(WorkerId(0)));
     if let Some(uplink) = ids.port(&plan.uplink) {
         tables.set_port(uplink, port(Role::Uplink, uplink));
         for &address in plan.networks.iter().flat_map(|network| &network.peers) {
@@ -146,12 +146,12 @@ fn access_ports(plan: &Plan, ids: &Ids, network: &PlannedNetwork) -> Vec<PortId>
 
 fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network {
     Network {
-        vni: network.vni,
         mtu: network.mtu,
         ageing: network.ageing,
         mac_limit: network.mac_limit,
         ports,
         peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
+        ..Network::new(network.vni)
     }
 }
 

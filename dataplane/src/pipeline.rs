@@ -40,7 +40,7 @@ impl Pipeline {
     #[inline]
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
         let decided = match tables.port(port).map(|port| port.role) {
-            Some(Role::Access(network)) => self.process_access(tables, now, port, network, frame),
+            Some(Role::Access(network) | Role::Host(network)) => self.process_access(tables, now, port, network, frame),
             Some(Role::Uplink) => self.process_uplink(tables, now, frame),
             None => Err(DropReason::PortGone),
         };

@@ -4,9 +4,12 @@
 //! worker learned stays true across a swap. Whatever is gone from the next snapshot is
 //! forgotten when that snapshot is adopted (see [`Bridge::adopt`](crate::bridge::Bridge::adopt)).
 
-use std::{collections::HashMap, net::Ipv4Addr};
+mod network;
+
+use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 use foldhash::fast::RandomState;
+pub use network::{Gateway, Guard, MoveLimit, Network};
 
 use crate::{
     ids::{NetworkId, PortId, VtepId, WorkerId},
@@ -34,30 +37,22 @@ pub struct LocalVtep {
     pub port: u16,
 }
 
-/// An overlay Ethernet segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Its identifier on the wire.
-    pub vni: Vni,
-    /// Longest packet, in bytes of network layer (without the Ethernet header).
-    pub mtu: u16,
-    /// Seconds after which a silent station is forgotten.
-    pub ageing: u32,
-    /// How many stations may be learned.
-    pub mac_limit: u32,
-    /// Access ports on this host.
-    pub ports: Vec<PortId>,
-    /// VTEPs that take part: flooded to, and learned from.
-    pub peers: Vec<VtepId>,
-}
-
 /// A port as the pipeline sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// What its frames are.
     pub role: Role,
     /// The worker that sends on it when the one at hand has no queue of it.
     pub owner: WorkerId,
+    /// What its endpoint may send as; `None` if it may send as anybody.
+    pub guard: Option<Arc<Guard>>,
+}
+
+impl Port {
+    /// A port without a guard.
+    pub fn new(role: Role, owner: WorkerId) -> Self {
+        Self { role, owner, guard: None }
+    }
 }
 
 /// What kind of frames a port carries.
@@ -67,6 +62,8 @@ pub enum Role {
     Uplink,
     /// Overlay frames of an endpoint of this network.
     Access(NetworkId),
+    /// Overlay frames between this host itself and this network's endpoints on it.
+    Host(NetworkId),
 }
 
 /// A remote VTEP.

@@ -234,7 +234,7 @@ fn tables(me: usize, hosts: usize, plan: &[NetworkPlan], ports: &[Vec<PortId>]) 
     let local = LocalVtep { address: Sim::address(me), port: VXLAN_PORT };
     let mut tables = Tables::new(local);
     let owner = WorkerId(0);
-    tables.set_port(UPLINK, Port { role: Role::Uplink, owner });
+    tables.set_port(UPLINK, Port::new(Role::Uplink, owner));
     let peers: Vec<usize> = (0..hosts).filter(|&host| host != me).collect();
     for &peer in &peers {
         let vtep = Vtep::new(local, Sim::address(peer), UPLINK, Sim::uplink_mac(me), Some(Sim::uplink_mac(peer)));
@@ -243,12 +243,12 @@ fn tables(me: usize, hosts: usize, plan: &[NetworkPlan], ports: &[Vec<PortId>]) 
     for (index, (network, ports)) in plan.iter().zip(ports).enumerate() {
         let id = NetworkId(word(index));
         for &port in ports {
-            tables.set_port(port, Port { role: Role::Access(id), owner });
+            tables.set_port(port, Port::new(Role::Access(id), owner));
         }
         let peers = peers.iter().map(|&peer| VtepId(word(peer))).collect();
         let vni = Vni::new(network.vni).unwrap_or_default();
         let NetworkPlan { mtu, ageing, mac_limit, .. } = *network;
-        tables.set_network(id, Network { vni, mtu, ageing, mac_limit, ports: ports.clone(), peers });
+        tables.set_network(id, Network { mtu, ageing, mac_limit, ports: ports.clone(), peers, ..Network::new(vni) });
     }
     tables
 }

@@ -158,11 +158,11 @@ fn two_workers() -> [(MemoryWorker, Cable); 2] {
     let mail: Arc<[Mailbox]> = (0..2).map(|_| Mailbox::new(Arc::clone(&waker))).collect();
     let mut tables = Tables::new(LocalVtep { address: Sim::address(0), port: 4789 });
     for id in 0..2 {
-        tables.set_port(PortId(id), Port { role: Role::Access(NetworkId(0)), owner: WorkerId(id) });
+        tables.set_port(PortId(id), Port::new(Role::Access(NetworkId(0)), WorkerId(id)));
     }
     let ports = vec![PortId(0), PortId(1)];
     let vni = Vni::new(5000).unwrap();
-    let network = Network { vni, mtu: 1450, ageing: 300, mac_limit: 100, ports, peers: vec![] };
+    let network = Network { mac_limit: 100, ports, ..Network::new(vni) };
     tables.set_network(NetworkId(0), network);
     let tables = Arc::new(tables);
     [0, 1].map(|id| {
