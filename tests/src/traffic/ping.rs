@@ -37,6 +37,8 @@ pub struct PingReport {
     pub duplicates: u32,
     /// Round-trip times; absent when nothing came back.
     pub rtt: Option<Rtt>,
+    /// The round-trip time of each answer, in milliseconds; a flood tells only [`rtt`](Self::rtt).
+    pub times: Vec<f64>,
 }
 
 impl PingReport {
@@ -66,12 +68,12 @@ pub struct Rtt {
 pub fn ping(ns: &Netns, target: impl Into<IpAddr>, options: &PingOptions) -> Result<PingReport, LabError> {
     let mut command: Command = ns.command("ping");
     command
-        .args(["-n", "-q", "-W", "1", "-c", &options.count.to_string()])
+        .args(["-n", "-W", "1", "-c", &options.count.to_string()])
         .args(["-s", &options.size.to_string()])
         .args(&options.extra);
     match options.interval {
         Some(interval) => command.args(["-i", &interval.as_secs_f64().to_string()]),
-        None => command.args(["-f"]),
+        None => command.args(["-f", "-q"]),
     };
     let output = command.arg(target.into().to_string()).output().map_err(LabError::syscall("run", "ping"))?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -81,7 +83,7 @@ pub fn ping(ns: &Netns, target: impl Into<IpAddr>, options: &PingOptions) -> Res
     })
 }
 
-/// Reads the two summary lines of iputils' `ping`.
+/// Reads the answers and the two summary lines of iputils' `ping`.
 fn parse(text: &str) -> Option<PingReport> {
     let summary = text.lines().find(|line| line.contains("packets transmitted"))?;
     let number_before = |word: &str| -> Option<u32> {
@@ -94,7 +96,12 @@ fn parse(text: &str) -> Option<PingReport> {
         received: number_before("received")?,
         duplicates: number_before("duplicates").unwrap_or(0),
         rtt,
+        times: text.lines().filter_map(parse_time).collect(),
     })
+}
+
+fn parse_time(line: &str) -> Option<f64> {
+    line.split_once(" time=")?.1.split(' ').next()?.parse().ok()
 }
 
 fn parse_rtt(line: &str) -> Option<Rtt> {
@@ -110,12 +117,15 @@ mod tests {
 
     #[test]
     fn a_summary_with_losses_and_duplicates_is_read() {
-        let text = "--- 10.0.1.1 ping statistics ---\n\
+        let text = "64 bytes from 10.0.1.1: icmp_seq=1 ttl=64 time=0.030 ms\n\
+            64 bytes from 10.0.1.1: icmp_seq=3 ttl=64 time=0.058 ms\n\
+            --- 10.0.1.1 ping statistics ---\n\
             5 packets transmitted, 4 received, +2 duplicates, 20% packet loss, time 42ms\n\
             rtt min/avg/max/mdev = 0.030/0.041/0.058/0.009 ms, ipg/ewma 10.1/0.045 ms\n";
         let report = parse(text).unwrap();
         assert_eq!((report.sent, report.received, report.duplicates), (5, 4, 2));
         assert_eq!(report.rtt.unwrap().max, 0.058);
+        assert_eq!(report.times, [0.030, 0.058]);
         assert!(!report.complete());
     }
 
