@@ -5,7 +5,14 @@
 
 mod report;
 
-use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::Ipv4Addr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use vxlane_dataplane::{
     attach::{AttachMode, Attached, Role, Steer, SteerError},
@@ -114,12 +121,25 @@ impl Daemon {
         let engine = Engine::start(&config, &tables).map_err(StartError::Workers)?;
         let (ports, next_hops, started) = (Vec::new(), BTreeMap::new(), Instant::now());
         let mut daemon = Self { steer, engine, plan, uplink, ids, ports, next_hops, published, started };
+        daemon.resolve()?;
         for opening in openings {
             daemon.open(opening)?;
         }
-        daemon.refresh()?;
-        daemon.solicit();
         Ok(daemon)
+    }
+
+    /// Has the kernel ask for every next hop and waits a moment for the answers, so that the
+    /// first frames of the endpoints find the way open.
+    fn resolve(&mut self) -> Result<(), StartError> {
+        let deadline = Instant::now() + RESOLVE;
+        self.refresh()?;
+        self.solicit();
+        let unknown = |daemon: &Self| daemon.next_hops.values().any(NextHop::is_awaited);
+        while unknown(self) && Instant::now() < deadline {
+            thread::sleep(RESOLVE / 100);
+            self.refresh()?;
+        }
+        Ok(())
     }
 
     /// Looks anew at how peers are reached, and gives the workers new tables if that has
@@ -192,6 +212,10 @@ impl fmt::Display for Daemon {
         }
     }
 }
+
+/// How long the start waits for next hops that do not answer: many times what a neighbour takes,
+/// and still short when one is down.
+const RESOLVE: Duration = Duration::from_millis(500);
 
 /// Every interface of the plan, the uplink first, with the worker of each of its queues.
 fn openings(plan: &Plan, ids: &Ids) -> Result<Vec<Opening>, StartError> {

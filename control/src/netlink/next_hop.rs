@@ -34,6 +34,11 @@ impl NextHop {
             Self::Via { mac, .. } => *mac,
         }
     }
+
+    /// Whether there is a way, and only the neighbour's MAC address is missing.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Self::Via { mac: None, .. })
+    }
 }
 
 /// How frames for `destination` leave by interface `uplink`.
