@@ -2,7 +2,8 @@
 //!
 //! [`config`] reads what is asked for, [`desired`] says whether it can be, [`commit`] turns it
 //! into tables for the workers, [`netlink`] tells what the kernel knows that they need,
-//! [`daemon`] has it all, [`run`] starts and ends it, [`api`] and [`cli`] talk about it.
+//! [`daemon`] has it all, [`run`] starts and ends it, [`api`] and [`cli`] talk about it, and
+//! [`notify`] tells the service manager.
 
 pub mod api;
 mod causes;
@@ -12,4 +13,5 @@ pub mod config;
 pub mod daemon;
 pub mod desired;
 pub mod netlink;
+pub mod notify;
 pub mod run;

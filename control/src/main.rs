@@ -25,8 +25,12 @@ fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let (outcome, code) =
-        if let Command::Run(args) = &cli.command { (forward(&cli, args), USAGE) } else { (ask(&cli), REFUSED) };
+    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is a question to the daemon")]
+    let (outcome, code) = match &cli.command {
+        Command::Run(args) => (forward(&cli, args), USAGE),
+        Command::Generate { directory } => (cli::generate::generate(directory).map_err(Into::into), USAGE),
+        _ => (ask(&cli), REFUSED),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -21,6 +21,7 @@ use crate::{
     config::{ConfigError, ConfigFile},
     daemon::{Daemon, StartError},
     netlink::Watch,
+    notify,
 };
 
 /// Why the daemon did not start, or stopped by itself.
@@ -80,13 +81,19 @@ pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.
     let watch = Watch::start().map_err(RunError::Events)?;
-    let daemon = Shared::new(Daemon::start(plan)?);
-    eprintln!("vxlane: ready, {}", *daemon.lock());
-    tokio::select! {
-        () = signals.stop() => Ok(()),
+    let daemon = Daemon::start(plan)?;
+    let (status, pulse) = (daemon.to_string(), daemon.pulse());
+    let daemon = Shared::new(daemon);
+    eprintln!("vxlane: ready, {status}");
+    notify::ready(&status);
+    let ended = tokio::select! {
+        () = signals.stop(&status) => Ok(()),
         failed = follow(watch, &daemon) => failed,
         failed = listener.serve(daemon.clone()) => failed.map_err(RunError::Events),
-    }
+        () = notify::feed_watchdog(pulse) => Ok(()),
+    };
+    notify::stopping();
+    ended
 }
 
 /// Keeps a second daemon away from the directory at `path` while the result lives.
@@ -115,13 +122,15 @@ impl Signals {
     }
 
     /// Waits for one that says to stop.
-    async fn stop(mut self) {
+    async fn stop(mut self, status: &str) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
+                    notify::reloading();
                     tracing::warn!("SIGHUP: the file is read at the start only; nothing was changed");
+                    notify::ready(status);
                 }
             }
         }

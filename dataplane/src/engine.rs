@@ -6,7 +6,10 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -52,6 +55,24 @@ enum Onward {
 pub struct Engine<R, T> {
     workers: Vec<Handle<R, T>>,
     clock: Clock,
+    pulse: Pulse,
+}
+
+/// The heartbeats of the workers, to be looked at from anywhere, at any time.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<[AtomicU64]>);
+
+impl Pulse {
+    /// How often the heart of each worker has beaten: ten times a second, busy or idle, for as
+    /// long as it makes progress.
+    pub fn beats(&self) -> Vec<u64> {
+        // Nothing else is read by what these say, so they need no order.
+        self.0.iter().map(|beats| beats.load(Ordering::Relaxed)).collect()
+    }
+
+    fn beat(&self, worker: WorkerId) {
+        self.0[worker.index()].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -78,19 +99,26 @@ impl<R: Receive + 'static, T: Transmit + 'static> Engine<R, T> {
         let wakers = wakers.collect::<io::Result<Vec<_>>>()?;
         let mail: Arc<[Mailbox]> = wakers.iter().map(|waker| Mailbox::new(Arc::clone(waker))).collect();
         let clock = Clock::start();
+        let pulse = Pulse((0..count).map(|_| AtomicU64::new(0)).collect());
         let mut workers = Vec::with_capacity(count);
         for ((id, poll), waker) in (0u16..).map(WorkerId).zip(polls).zip(wakers) {
             let mut worker = Worker::new(id, config.stations, Arc::clone(tables), Arc::clone(&mail));
             worker.watch_with(poll.registry().try_clone()?);
             let (errands, inbox) = channel::unbounded();
             let cpu = config.cpus.get(id.index()).copied();
+            let heart = pulse.clone();
             let thread = thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
                 pin(id, cpu);
-                run(worker, poll, &inbox, clock);
+                run(worker, poll, &inbox, clock, || heart.beat(id));
             })?;
             workers.push(Handle { errands, waker, thread: Some(thread) });
         }
-        Ok(Self { workers, clock })
+        Ok(Self { workers, clock, pulse })
+    }
+
+    /// Whether the workers make progress.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// The time on the workers' clock.
@@ -176,6 +204,7 @@ fn run<R: Receive, T: Transmit>(
     mut poll: Poll,
     inbox: &Receiver<Errand<R, T>>,
     clock: Clock,
+    beat: impl Fn(),
 ) {
     let mut events = Events::with_capacity(64);
     let mut next_tick = Instant::default();
@@ -188,6 +217,7 @@ fn run<R: Receive, T: Transmit>(
         let now = clock.now();
         if now >= next_tick {
             worker.tick(now);
+            beat();
             next_tick = now + TICK;
         }
         let nap = match worker.breathe(now) {

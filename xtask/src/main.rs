@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod dist;
 mod ebpf;
 mod repo;
 mod setup;
@@ -23,6 +24,8 @@ enum Task {
     Ebpf(ebpf::Ebpf),
     /// Measure vxlane beside its peers and print a table
     Bench(bench::Bench),
+    /// Put what a package of vxlane holds into one folder: binary, unit, completions, man pages
+    Dist(dist::Dist),
     /// Install what the build and the tests need
     Setup(setup::Setup),
     /// Everything that must pass before a change is merged
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(task) => task.run(),
         Task::Ebpf(task) => task.run(),
         Task::Bench(task) => task.run(),
+        Task::Dist(task) => task.run(),
         Task::Setup(task) => task.run(),
         Task::Ci(task) => task.run(),
         Task::Tidy(task) => task.run(),

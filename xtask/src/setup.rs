@@ -27,6 +27,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iputils-ping", "tests: a plain host"),
     ("tcpdump", "tests: what was on the wire when one fails"),
     ("socat", "tests: UDP and TCP end points"),
+    ("systemd", "tests: systemd-analyze looks at our unit"),
+    ("mandoc", "tests: looks at our man pages"),
     ("iperf3", "bench: TCP streams"),
     ("nftables", "bench: masquerade of the kernel peer"),
     ("openvswitch-switch", "tests and bench: a foreign VTEP"),

@@ -2,6 +2,7 @@
 
 pub mod columns;
 mod fdb;
+pub mod generate;
 mod list;
 mod stats;
 mod status;
@@ -70,6 +71,13 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<ListCommand>,
     },
+    /// Write shell completions and man pages
+    #[command(hide = true)]
+    Generate {
+        /// Where to
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
+    },
 }
 
 /// `vxlane run`
@@ -109,8 +117,8 @@ pub enum ListCommand {
 pub async fn answer(cli: &Cli) -> Result<String, ClientError> {
     let ask = Question { cli };
     match &cli.command {
-        // Main runs the daemon itself and does not come here with that.
-        Command::Run(_) => Ok(String::new()),
+        // Main does these itself and does not come here with them.
+        Command::Run(_) | Command::Generate { .. } => Ok(String::new()),
         Command::Status => ask.show("/v1/status", status::render).await,
         Command::Stats => ask.show("/v1/stats", stats::render).await,
         Command::Drops => ask.show("/v1/stats", stats::render_drops).await,

@@ -16,7 +16,7 @@ use std::{
 
 use vxlane_dataplane::{
     attach::{AttachMode, Attached, Role, Steer, SteerError},
-    engine::{Engine, EngineConfig, WorkerGone},
+    engine::{Engine, EngineConfig, Pulse, WorkerGone},
     ids::{PortId, QueueId, WorkerId},
     link::{Link, LinkError},
     port::xdp::{self, OpenError, XdpReceive, XdpSocket, XdpTransmit},
@@ -140,6 +140,11 @@ impl Daemon {
             self.refresh()?;
         }
         Ok(())
+    }
+
+    /// Whether the workers make progress.
+    pub fn pulse(&self) -> Pulse {
+        self.engine.pulse()
     }
 
     /// Looks anew at how peers are reached, and gives the workers new tables if that has
