@@ -22,6 +22,8 @@ pub mod handover;
 pub mod ids;
 pub mod link;
 pub mod memlock;
+mod memory;
+pub mod nat;
 pub mod pipeline;
 pub mod port;
 pub mod stats;

@@ -132,6 +132,26 @@ drop_reasons! {
     TxTooLong = "tx_too_long",
     /// The worker that owns the port does not keep up.
     HandoverFull = "handover_full",
+    /// To be translated, but it contradicts itself, or has IP options.
+    NatInvalid = "nat_invalid",
+    /// To be translated, but neither TCP, UDP, ICMP echo nor an ICMP error.
+    NatUnsupported = "nat_unsupported",
+    /// It belongs to no session and cannot begin one.
+    NatNoSession = "nat_no_session",
+    /// From outside, from somebody whom the endpoint has not called (RFC 4787 REQ-8).
+    NatFiltered = "nat_filtered",
+    /// Every outside port of its kind is lent.
+    NatNoPort = "nat_no_port",
+    /// There is no room for another session.
+    NatTableFull = "nat_table_full",
+    /// Its endpoint has as many sessions as one may have.
+    NatEndpointLimit = "nat_endpoint_limit",
+    /// Its network has as many sessions as one may have.
+    NatNetworkLimit = "nat_network_limit",
+    /// An ICMP error that is broken, or about nothing that we sent.
+    NatIcmpError = "ct_icmp_error_bad",
+    /// A fragment whose first fragment did not come, or that there is no room for.
+    NatFragment = "nat_fragment",
 }
 
 impl DropReason {

@@ -64,6 +64,30 @@ pub fn update(checksum: u16, before: u16, after: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!before) + u64::from(after))
 }
 
+/// What replacing a covered 16-bit field changes, for [`apply`]. Changes can be added.
+#[inline]
+pub fn change(before: u16, after: u16) -> u64 {
+    u64::from(!before) + u64::from(after)
+}
+
+/// [`change`] of two fields, as of an IPv4 address.
+#[inline]
+pub fn change_of_4(before: [u8; 4], after: [u8; 4]) -> u64 {
+    u64::from(!u32::from_be_bytes(before)) + u64::from(u32::from_be_bytes(after))
+}
+
+/// The same change to fields that begin at an odd offset (RFC 1071 section 2(B)).
+#[inline]
+pub fn swapped(change: u64) -> u64 {
+    u64::from(fold(change).swap_bytes())
+}
+
+/// The checksum after `change`s to what it covers (RFC 1624 equation 3).
+#[inline]
+pub fn apply(checksum: u16, change: u64) -> u16 {
+    !fold(u64::from(!checksum) + change)
+}
+
 /// Finishes the checksum at `segment[at..at + 2]` if the sender left it to hardware.
 ///
 /// Linux leaves the folded pseudo header sum in the field for a device to complete
@@ -118,6 +142,20 @@ mod tests {
             let old = !reference(&bytes);
             bytes[2..4].copy_from_slice(&after.to_be_bytes());
             prop_assert!(same(update(old, before, after), !reference(&bytes)));
+        }
+
+        #[test]
+        fn a_change_of_two_words_equals_a_recomputation(mut bytes in prop::collection::vec(any::<u8>(), 8..64), after: [u8; 4], at in 0..2usize) {
+            let old = !reference(&bytes);
+            let at = at * 2;
+            let before = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+            bytes[at..at + 4].copy_from_slice(&after);
+            prop_assert!(same(apply(old, change_of_4(before, after)), !reference(&bytes)));
+            let odd = u16::from_be_bytes([bytes[5], bytes[6]]);
+            let old = !reference(&bytes);
+            bytes[5..7].copy_from_slice(&after[..2]);
+            let change = swapped(change(odd, u16::from_be_bytes([after[0], after[1]])));
+            prop_assert!(same(apply(old, change), !reference(&bytes)));
         }
 
         #[test]

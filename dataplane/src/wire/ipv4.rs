@@ -99,6 +99,24 @@ impl Ipv4 {
         self.fragment.get() & 0x3fff != 0
     }
 
+    /// Where this fragment belongs in its datagram, in units of 8 bytes.
+    #[inline]
+    pub fn fragment_offset(&self) -> u16 {
+        self.fragment.get() & 0x1fff
+    }
+
+    /// Whether fragments follow behind this one.
+    #[inline]
+    pub fn more_fragments(&self) -> bool {
+        self.fragment.get() & 0x2000 != 0
+    }
+
+    /// Whether the version is 4, which a header from [`new_checked`](Self::new_checked) has.
+    #[inline]
+    pub fn is_version_4(&self) -> bool {
+        self.version_and_length >> 4 == 4
+    }
+
     /// Whether routers must not fragment it.
     #[inline]
     pub fn dont_fragment(&self) -> bool {

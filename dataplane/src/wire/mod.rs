@@ -11,6 +11,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layers;
+pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
@@ -19,6 +20,7 @@ pub use ethernet::{EtherType, Ethernet, MacAddr};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use layers::{Layers, Network, Transport};
+pub use tcp::Tcp;
 pub use udp::Udp;
 pub use vxlan::{Vni, Vxlan};
 

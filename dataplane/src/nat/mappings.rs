@@ -1,0 +1,212 @@
+//! Mappings: which inside endpoint an outside port stands for, and how much each host has.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    counts::{CountKey, Counts},
+    index::{Hash, Hasher, Index},
+    ports::{OutsideId, Protocol},
+};
+use crate::{ids::NetworkId, memory, wire::MacAddr};
+
+/// An endpoint inside a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Inside {
+    pub(super) network: NetworkId,
+    pub(super) address: Ipv4Addr,
+    pub(super) port: u16,
+}
+
+impl Inside {
+    #[inline]
+    pub(super) fn hash(self, protocol: Protocol, hasher: &Hasher) -> Hash {
+        let left = u64::from(self.network.0) << 16 | u64::from(self.port);
+        hasher.hash(left << 2 | protocol as u64, u64::from(self.address.to_bits()))
+    }
+}
+
+/// What an outside endpoint stands for.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Mapping {
+    address: u32,
+    port: u16,
+    network: u16,
+    /// Where the endpoint was last heard from.
+    mac: [u8; 6],
+    lent: u16,
+    /// Its sessions, expired ones that have not been found out included.
+    pub(super) sessions: u32,
+    /// So that two of them fill a cache line.
+    unused: [u32; 3],
+}
+
+const _: () = assert!(size_of::<Mapping>() == 32);
+
+impl Mapping {
+    const FREE: Self = Self { address: 0, port: 0, network: 0, mac: [0; 6], lent: 0, sessions: 0, unused: [0; 3] };
+
+    #[inline]
+    pub(super) fn inside(&self) -> Inside {
+        Inside { network: NetworkId(self.network), address: Ipv4Addr::from_bits(self.address), port: self.port }
+    }
+
+    #[inline]
+    pub(super) fn mac(&self) -> MacAddr {
+        MacAddr(self.mac)
+    }
+
+    /// Notes where the endpoint is; writes only what changed.
+    #[inline]
+    pub(super) fn set_mac(&mut self, mac: MacAddr) {
+        if self.mac != mac.0 {
+            self.mac = mac.0;
+        }
+    }
+}
+
+/// All mappings of a worker.
+#[derive(Debug)]
+pub(super) struct Mappings {
+    /// By [`OutsideId`].
+    table: Vec<Mapping>,
+    by_inside: Index,
+    /// Sessions by host.
+    by_host: Counts,
+    /// Sessions by network.
+    by_network: Vec<u32>,
+    len: usize,
+}
+
+impl Mappings {
+    /// Room for every port of `addresses` addresses, of which at most `capacity` can be lent.
+    pub(super) fn new(addresses: usize, capacity: usize) -> Self {
+        let places = (addresses * Protocol::ALL.len()) << 16;
+        let mut table = memory::vec(places);
+        table.resize(places, Mapping::FREE);
+        Self {
+            table,
+            by_inside: Index::new(capacity),
+            by_host: Counts::new(capacity),
+            by_network: vec![0; usize::from(u16::MAX) + 1],
+            len: 0,
+        }
+    }
+
+    /// The outside endpoint that stands for `inside`.
+    #[inline]
+    pub(super) fn find(&self, hash: Hash, inside: Inside, protocol: Protocol) -> Option<OutsideId> {
+        let is_it = |place: u32| {
+            let id = OutsideId(place);
+            id.protocol() == protocol && self.table[id.index()].inside() == inside
+        };
+        self.by_inside.find(hash, is_it).map(OutsideId)
+    }
+
+    /// What `id` stands for, if it is lent.
+    #[inline]
+    pub(super) fn get(&self, id: OutsideId) -> Option<&Mapping> {
+        self.table.get(id.index()).filter(|mapping| mapping.lent != 0)
+    }
+
+    /// Notes where the endpoint behind `id` is.
+    #[inline]
+    pub(super) fn set_mac(&mut self, id: OutsideId, mac: MacAddr) {
+        self.table[id.index()].set_mac(mac);
+    }
+
+    /// Sessions of the host at `inside`, and of its network.
+    pub(super) fn load(&self, inside: Inside, hasher: &Hasher) -> (u32, u32) {
+        (self.by_host.get(host(inside), hasher), self.by_network[inside.network.index()])
+    }
+
+    /// Has `id` stand for `inside`; `false` if there is no room.
+    #[must_use]
+    pub(super) fn insert(&mut self, hash: Hash, id: OutsideId, inside: Inside, mac: MacAddr) -> bool {
+        if !self.by_inside.insert(hash, id.0) {
+            return false;
+        }
+        self.table[id.index()] = Mapping {
+            address: inside.address.to_bits(),
+            port: inside.port,
+            network: inside.network.0,
+            mac: mac.0,
+            lent: 1,
+            sessions: 0,
+            unused: [0; 3],
+        };
+        self.len += 1;
+        true
+    }
+
+    /// Counts one more session of `id`; `false` if there is no room.
+    #[must_use]
+    pub(super) fn add_session(&mut self, id: OutsideId, hasher: &Hasher) -> bool {
+        let mapping = &mut self.table[id.index()];
+        if !self.by_host.add(host(mapping.inside()), hasher) {
+            return false;
+        }
+        mapping.sessions += 1;
+        self.by_network[usize::from(mapping.network)] += 1;
+        true
+    }
+
+    /// Counts one session of `id` less.
+    pub(super) fn remove_session(&mut self, id: OutsideId, hasher: &Hasher) {
+        let mapping = &mut self.table[id.index()];
+        self.by_host.sub(host(mapping.inside()), hasher);
+        mapping.sessions -= 1;
+        self.by_network[usize::from(mapping.network)] -= 1;
+    }
+
+    /// Ends `id` if it has no sessions, and says whether it did.
+    #[must_use]
+    pub(super) fn remove_if_unused(&mut self, id: OutsideId, hasher: &Hasher) -> bool {
+        if self.table[id.index()].sessions != 0 {
+            return false;
+        }
+        let mapping = std::mem::replace(&mut self.table[id.index()], Mapping::FREE);
+        self.by_inside.remove(mapping.inside().hash(id.protocol(), hasher), id.0);
+        self.len -= 1;
+        true
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Sessions of `network`.
+    pub(super) fn sessions_of(&self, network: NetworkId) -> u32 {
+        self.by_network[network.index()]
+    }
+
+    /// Brings near what a search for this hash reads first.
+    #[inline]
+    pub(super) fn prefetch_inside(&self, hash: Hash) {
+        self.by_inside.prefetch(hash);
+    }
+
+    /// The outside endpoint that a search for this hash most likely finds.
+    #[inline]
+    pub(super) fn guess(&self, hash: Hash) -> Option<OutsideId> {
+        self.by_inside.guess(hash).map(OutsideId)
+    }
+
+    /// Brings the mapping of `id` near.
+    #[inline]
+    pub(super) fn prefetch(&self, id: OutsideId) {
+        if let Some(mapping) = self.table.get(id.index()) {
+            memory::prefetch(mapping);
+        }
+    }
+
+    /// Bytes it takes when full.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.table) + self.by_inside.memory() + self.by_host.memory() + self.by_network.len() * 4
+    }
+}
+
+/// What a host is counted by.
+fn host(inside: Inside) -> CountKey {
+    (u64::from(inside.network.0), u64::from(inside.address.to_bits()))
+}

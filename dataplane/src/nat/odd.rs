@@ -1,0 +1,114 @@
+//! Packets that have no ports of their own to go by: fragments, and ICMP errors about others.
+
+use super::{
+    Nat, Restored, Sender,
+    fragments::{Datagram, Fate},
+    mappings::Inside,
+    packet::{Packet, Quote},
+    ports::{self, OutsideId},
+    rewrite::{self, Side},
+    sessions::Key,
+    too_long,
+};
+use crate::{clock::Ticks, ids::NetworkId, verdict::DropReason, wire::Ipv4};
+
+impl Nat {
+    /// A fragment leaves with the address of its host and an identification that is ours.
+    pub(super) fn fragment_leaves(&mut self, now: Ticks, from: Sender, packet: &Packet, bytes: &mut [u8]) {
+        // The first fragment has its new address already: the old one is in `packet`.
+        let datagram = datagram(Some(from.network), packet, bytes);
+        let known = self.fragments.fate(&datagram, now, &self.hasher);
+        let (address, identification) = match known {
+            Some(Fate::Out { address, identification }) => (address, identification),
+            Some(Fate::In(_) | Fate::Elsewhere(_)) | None => {
+                let index = ports::paired(from.network.0, packet.source, self.config.addresses.len());
+                let address = self.config.addresses.get(usize::from(index)).copied().unwrap_or(packet.source);
+                let identification = self.fragments.identification();
+                self.fragments.remember(datagram, Fate::Out { address, identification }, now, &self.hasher);
+                (address, identification)
+            }
+        };
+        rewrite::set_address(bytes, Side::Source, address);
+        rewrite::set_identification(bytes, identification);
+    }
+
+    pub(super) fn fragment_arrives(
+        &self,
+        id: OutsideId,
+        bytes: &mut [u8],
+        length: usize,
+        mtu_of: impl Fn(NetworkId) -> Option<u16>,
+    ) -> Result<Restored, DropReason> {
+        let mapping = self.mappings.get(id).ok_or(DropReason::NatFragment)?;
+        let inside = mapping.inside();
+        let mtu = mtu_of(inside.network).ok_or(DropReason::NatFragment)?;
+        if let Some(too_long) = too_long(bytes, length, mtu) {
+            return Ok(too_long);
+        }
+        rewrite::set_address(bytes, Side::Destination, inside.address);
+        Ok(Restored::Inside { network: inside.network, mac: mapping.mac() })
+    }
+
+    /// An ICMP error from inside, about a packet that came from outside (RFC 5508 REQ-5). It
+    /// neither refreshes nor ends a session (REQ-6).
+    #[cold]
+    pub(super) fn error_leaves(
+        &self,
+        from: Sender,
+        packet: &Packet,
+        quote: &Quote,
+        bytes: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let bad = DropReason::NatIcmpError;
+        let flow = &quote.flow;
+        let inside = Inside { network: from.network, address: quote.destination, port: flow.destination };
+        let id = self.mappings.find(inside.hash(flow.protocol, &self.hasher), inside, flow.protocol).ok_or(bad)?;
+        let key = Key { outside: id, remote: quote.source, port: flow.source };
+        self.sessions.find(key.hash(&self.hasher), key).ok_or(bad)?;
+        rewrite::error(bytes, packet.length, quote, Side::Destination, self.address_of(id), id.port());
+        Ok(())
+    }
+
+    /// An ICMP error from outside, about a packet that left (RFC 5508 REQ-4). Whoever sent it,
+    /// the session that it quotes must be (RFC 4787 REQ-12).
+    #[cold]
+    pub(super) fn error_arrives(
+        &self,
+        address: u8,
+        packet: &Packet,
+        quote: &Quote,
+        bytes: &mut [u8],
+        mtu_of: impl Fn(NetworkId) -> Option<u16>,
+    ) -> Result<Restored, DropReason> {
+        let bad = DropReason::NatIcmpError;
+        if self.pool_index(quote.source) != Some(address) || quote.flow.is_reply {
+            return Err(bad);
+        }
+        let id = OutsideId::new(address, quote.flow.protocol, quote.flow.source);
+        if let Some(worker) = self.elsewhere(id) {
+            return Ok(Restored::Elsewhere(worker));
+        }
+        let mapping = self.mappings.get(id).ok_or(bad)?;
+        let key = Key { outside: id, remote: quote.destination, port: quote.flow.destination };
+        self.sessions.find(key.hash(&self.hasher), key).ok_or(bad)?;
+        let inside = mapping.inside();
+        let mtu = mtu_of(inside.network).ok_or(bad)?;
+        if let Some(too_long) = too_long(bytes, packet.length, mtu) {
+            return Ok(too_long);
+        }
+        rewrite::error(bytes, packet.length, quote, Side::Source, inside.address, inside.port);
+        Ok(Restored::Inside { network: inside.network, mac: mapping.mac() })
+    }
+}
+
+/// The datagram that a fragment belongs to.
+pub(super) fn datagram(network: Option<NetworkId>, packet: &Packet, bytes: &[u8]) -> Datagram {
+    let header = Ipv4::new_checked(bytes);
+    Datagram {
+        network,
+        source: packet.source,
+        destination: packet.destination,
+        protocol: header.map_or(0, |header| header.protocol),
+        identification: header.map_or(0, |header| header.identification.get()),
+    }
+}
