@@ -108,18 +108,18 @@ pub struct Surroundings {
     pub uplink_mac: MacAddr,
     /// The MAC address behind which each peer is; peers that are not listed are unresolved.
     pub next_hops: BTreeMap<Ipv4Addr, MacAddr>,
-    /// The worker that sends on a port when another one has a frame for it; worker 0 where
-    /// none is listed.
+    /// Every port that is open, with the worker that sends on it when another one has a frame
+    /// for it.
     pub owners: BTreeMap<PortId, WorkerId>,
 }
 
-/// The tables of `plan`. What has no number in `ids` is left out.
+/// The tables of `plan`. What has no number in `ids` is left out, and so are ports that are not
+/// open.
 pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     let local = LocalVtep { address: plan.address, port: plan.port };
     let mut tables = Tables::new(local);
-    let port = |role, id| Port::new(role, around.owners.get(&id).copied().unwrap_or(WorkerId(0)));
-    if let Some(uplink) = ids.port(&plan.uplink) {
-        tables.set_port(uplink, port(Role::Uplink, uplink));
+    if let Some((uplink, owner)) = open_port(&plan.uplink, ids, around) {
+        tables.set_port(uplink, Port::new(Role::Uplink, owner));
         for &address in plan.networks.iter().flat_map(|network| &network.peers) {
             if let Some(id) = ids.vtep(address) {
                 let next_hop = around.next_hops.get(&address).copied();
@@ -129,9 +129,12 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     }
     for network in &plan.networks {
         if let Some(id) = ids.network(&network.name) {
-            let ports = access_ports(plan, ids, network);
-            for &access in &ports {
-                tables.set_port(access, port(Role::Access(id), access));
+            let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+            let open = endpoints.filter_map(|endpoint| open_port(&endpoint.interface, ids, around));
+            let mut ports = Vec::new();
+            for (access, owner) in open {
+                tables.set_port(access, Port::new(Role::Access(id), owner));
+                ports.push(access);
             }
             tables.set_network(id, table_of(network, ids, ports));
         }
@@ -139,9 +142,10 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     tables
 }
 
-fn access_ports(plan: &Plan, ids: &Ids, network: &PlannedNetwork) -> Vec<PortId> {
-    let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
-    endpoints.filter_map(|endpoint| ids.port(&endpoint.interface)).collect()
+/// The port on `interface`, with the worker that owns it.
+fn open_port(interface: &str, ids: &Ids, around: &Surroundings) -> Option<(PortId, WorkerId)> {
+    let port = ids.port(interface)?;
+    Some((port, *around.owners.get(&port)?))
 }
 
 fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network {
@@ -155,11 +159,15 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
     }
 }
 
-/// The worker of each queue of each port: round and round, so that no worker has more than one
-/// queue more than another, and a port's queues are spread as wide as they can be.
-pub fn place(queues: &[u16], workers: u16) -> Vec<Vec<WorkerId>> {
-    let mut next = (0..workers.max(1)).cycle().map(WorkerId);
-    queues.iter().map(|&count| next.by_ref().take(usize::from(count)).collect()).collect()
+/// Workers for `queues` queues: each goes to the one that has the fewest, whose number in
+/// `loads` it then adds to.
+pub fn place(queues: u32, loads: &mut [usize]) -> Vec<WorkerId> {
+    let least = |_| {
+        let (worker, load) = (0u16..).zip(loads.iter_mut()).min_by_key(|(_, load)| **load)?;
+        *load += 1;
+        Some(WorkerId(worker))
+    };
+    (0..queues).map_while(least).collect()
 }
 
 #[cfg(test)]
@@ -177,6 +185,9 @@ mod tests {
         let network = |&(name, vni, peers): &(&str, u32, &[Ipv4Addr])| PlannedNetwork {
             name: name.to_owned(),
             vni: Vni::new(vni).unwrap(),
+            subnet: None,
+            gateway: None,
+            internal: false,
             mtu: 1450,
             ageing: 300,
             mac_limit: 100,
@@ -184,8 +195,12 @@ mod tests {
         };
         let endpoint = |&(network, interface): &(&str, &str)| PlannedEndpoint {
             network: network.to_owned(),
+            name: interface.to_owned(),
             interface: interface.to_owned(),
             xdp: XdpChoice::Auto,
+            address: None,
+            mac: None,
+            veth: None,
         };
         Plan {
             uplink: "uA".to_owned(),
@@ -205,7 +220,7 @@ mod tests {
         Surroundings {
             uplink_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
-            owners: BTreeMap::new(),
+            owners: (0..16).map(|port| (PortId(port), WorkerId(0))).collect(),
         }
     }
 
@@ -228,6 +243,19 @@ mod tests {
         assert_eq!(tables.tunnel(Vni::new(5000).unwrap(), NEAR), Some((blue, near)));
         assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), NEAR), Some((red, near)));
         assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), FAR), None);
+    }
+
+    #[test]
+    fn a_port_that_is_not_open_is_in_no_network() {
+        let plan = plan(&[("blue", 1, &[])], &[("blue", "p0"), ("blue", "p1")]);
+        let mut ids = Ids::default();
+        ids.give(&plan).unwrap();
+        let (p0, p1) = (ids.port("p0").unwrap(), ids.port("p1").unwrap());
+        let mut around = around();
+        around.owners.remove(&p0);
+        let tables = commit(&plan, &ids, &around);
+        assert_eq!(tables.network(ids.network("blue").unwrap()).unwrap().ports, [p1]);
+        assert_eq!(tables.port(p0), None);
     }
 
     #[test]
@@ -255,9 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn queues_go_round_the_workers() {
-        let expected = [vec![0, 1, 2], vec![0], vec![1, 2]].map(|port| port.into_iter().map(WorkerId).collect());
-        assert_eq!(place(&[3, 1, 2], 3), Vec::<Vec<WorkerId>>::from(expected));
-        assert_eq!(place(&[2], 1), [vec![WorkerId(0); 2]]);
+    fn queues_go_to_the_worker_with_the_fewest() {
+        let mut loads = [0; 3];
+        let workers = |numbers: &[u16]| numbers.iter().copied().map(WorkerId).collect::<Vec<_>>();
+        assert_eq!(place(3, &mut loads), workers(&[0, 1, 2]));
+        assert_eq!(place(1, &mut loads), workers(&[0]));
+        assert_eq!(place(2, &mut loads), workers(&[1, 2]));
+        assert_eq!(place(2, &mut [5, 0]), workers(&[1, 1]));
     }
 }

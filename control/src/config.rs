@@ -7,13 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use clap::ValueEnum;
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
+use utoipa::ToSchema;
 
-use crate::desired::{Desired, Problem};
+use crate::{
+    desired::{Desired, Problem},
+    mac::Mac,
+};
 
 /// Everything that the file says. Keys that are not listed here are errors.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,7 +65,7 @@ impl Underlay {
 }
 
 /// Where an interface's XDP program is to run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpChoice {
     /// In the driver where it can, else in the network stack.
@@ -118,6 +124,13 @@ pub struct Network {
     pub name: String,
     /// What the wire calls it.
     pub vni: u32,
+    /// The addresses of its endpoints.
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether there is no way out.
+    #[serde(default)]
+    pub internal: bool,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     pub mtu: Option<u32>,
     /// VTEPs to flood to and to learn from.
@@ -133,11 +146,12 @@ pub struct Network {
 
 impl Network {
     /// The kernel's own default (`FDB_AGE_DEFAULT`, `drivers/net/vxlan/vxlan_core.c`).
-    fn default_ageing() -> u32 {
+    pub(crate) fn default_ageing() -> u32 {
         300
     }
 
-    fn default_mac_limit() -> u32 {
+    /// As many as a large broadcast domain has.
+    pub(crate) fn default_mac_limit() -> u32 {
         8192
     }
 }
@@ -150,6 +164,12 @@ pub struct Endpoint {
     pub network: String,
     /// An existing device of the host.
     pub interface: String,
+    /// What people call it; like its interface when not given.
+    pub name: Option<String>,
+    /// Its address in the subnet of the network.
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp: XdpChoice,
@@ -231,8 +251,7 @@ impl ConfigFile {
 
     /// The part that can also change while the daemon runs.
     pub fn desired(&self) -> Desired {
-        let Config { underlay, dataplane, networks, endpoints, .. } = self.config.clone();
-        Desired { underlay, dataplane, networks, endpoints }
+        Desired::of_file(&self.config)
     }
 
     /// Says where in the file each of `problems` comes from.
@@ -339,8 +358,8 @@ mod tests {
             "v.toml:3: unknown key `foo` in [underlay]; expected one of `interface`, `address`, `port`, `xdp`",
         );
         check(
-            "[underlay]\ninterface = \"uA\"\n\n[[endpoint]]\nnetwork = \"a\"\nmac = 1\n",
-            "v.toml:6: unknown key `mac` in [[endpoint]]; expected one of `network`, `interface`, `xdp`",
+            "[underlay]\ninterface = \"uA\"\n\n[[endpoint]]\nnetwork = \"a\"\nvlan = 1\n",
+            "v.toml:6: unknown key `vlan` in [[endpoint]]; expected one of `network`, `interface`, `name`, `address`, `mac`, `xdp`",
         );
         check(
             "[underlay]\ninterface = \"uA\"\n[daemon]\nx = 1\n",

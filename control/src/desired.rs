@@ -1,16 +1,32 @@
 //! What is asked for: networks and endpoints, and whether this host can have them.
 //!
-//! Everything that asks (the configuration file now, API requests later) ends up as a
-//! [`Desired`]. [`Desired::validate`] finds every problem at once, each with field, value and
-//! reason, or returns a [`Plan`], in which nothing can be wrong any more.
+//! Everything that asks, the configuration file and API requests, ends up in a [`Desired`];
+//! each thing in it knows its [`Owner`]. [`Desired::validate`] finds every problem at once, each
+//! with field, value and reason, or returns a [`Plan`], in which nothing can be wrong any more.
 
+mod change;
 mod checks;
+mod plan;
+mod records;
 
-use std::{collections::HashMap, fmt, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
-use vxlane_dataplane::wire::Vni;
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
 
-use crate::config::{Dataplane, Endpoint, Network, Underlay, XdpChoice};
+pub use change::Refused;
+pub use plan::{Plan, PlannedEndpoint, PlannedNetwork};
+pub use records::{BadRecord, Records};
+
+use crate::{
+    config::{Config, Dataplane, Underlay, XdpChoice},
+    mac::Mac,
+};
 
 /// Networks and endpoints as asked for.
 #[derive(Clone, Debug)]
@@ -20,9 +36,91 @@ pub struct Desired {
     /// The workers.
     pub dataplane: Dataplane,
     /// Overlay networks.
-    pub networks: Vec<Network>,
+    pub networks: Vec<Owned<Network>>,
+    /// VTEPs that take part in them.
+    pub peers: Vec<Owned<Peering>>,
     /// Attachments to them.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Owned<Endpoint>>,
+    /// By network, the address that was given out last: the next one is behind it.
+    pub last_given: BTreeMap<String, Ipv4Addr>,
+}
+
+/// Who asked for something, and alone may take it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The configuration file.
+    File,
+    /// Somebody who used the API.
+    Api,
+}
+
+/// Something that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned<T> {
+    /// By whom.
+    pub owner: Owner,
+    /// Where: a path into the file, such as `network[1]`, or else a name, such as `network[blue]`.
+    pub place: String,
+    /// What.
+    pub item: T,
+}
+
+/// An overlay network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// What people call it.
+    pub name: String,
+    /// What the wire calls it.
+    pub vni: u32,
+    /// The addresses of its endpoints.
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether there is no way out.
+    pub internal: bool,
+    /// Longest packet in bytes; what the underlay leaves room for when not given.
+    pub mtu: Option<u32>,
+    /// Seconds after which a silent station is forgotten.
+    pub ageing: u32,
+    /// How many stations may be learned.
+    pub mac_limit: u32,
+}
+
+/// A VTEP that takes part in a network: flooded to, and learned from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peering {
+    /// The network.
+    pub network: String,
+    /// The VTEP.
+    pub address: Ipv4Addr,
+}
+
+/// An attachment to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Its network.
+    pub network: String,
+    /// What people call it, within its network.
+    pub name: String,
+    /// The device of the host.
+    pub interface: String,
+    /// Where the XDP program runs.
+    pub xdp: XdpChoice,
+    /// Its address in the subnet of the network.
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address.
+    pub mac: Option<Mac>,
+    /// The other end of `interface`, where that is a pair that we make and take away.
+    pub veth: Option<Veth>,
+}
+
+/// The end of a veth pair that is inside a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veth {
+    /// The container's network namespace.
+    pub netns: PathBuf,
+    /// What the device is called in there.
+    pub ifname: String,
 }
 
 /// What a request is held against: this host, as far as it matters.
@@ -43,7 +141,7 @@ pub struct Device {
     pub mtu: u32,
     /// Whether frames on it have Ethernet headers.
     pub is_ethernet: bool,
-    /// The XDP program it carries, in words.
+    /// The XDP program of somebody else that it carries, in words.
     pub xdp: Option<String>,
 }
 
@@ -71,105 +169,100 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What will be done: all defaults filled in, all names resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The uplink device.
-    pub uplink: String,
-    /// Where its XDP program runs.
-    pub uplink_xdp: XdpChoice,
-    /// Local VTEP address.
-    pub address: Ipv4Addr,
-    /// UDP port.
-    pub port: u16,
-    /// Worker threads.
-    pub workers: usize,
-    /// The CPU of each, as far as given.
-    pub cpus: Vec<usize>,
-    /// Stations that each worker's MAC table has room for.
-    pub stations: usize,
-    /// Frames of each ring.
-    pub ring: u32,
-    /// Overlay networks.
-    pub networks: Vec<PlannedNetwork>,
-    /// Attachments to them.
-    pub endpoints: Vec<PlannedEndpoint>,
-}
+impl<T> Owned<T> {
+    /// A thing that the file asks for at `place`.
+    fn by_file(place: String, item: T) -> Self {
+        Self { owner: Owner::File, place, item }
+    }
 
-/// An overlay network that can be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedNetwork {
-    /// What people call it.
-    pub name: String,
-    /// What the wire calls it.
-    pub vni: Vni,
-    /// Longest packet in bytes.
-    pub mtu: u16,
-    /// Seconds after which a silent station is forgotten.
-    pub ageing: u32,
-    /// How many stations may be learned.
-    pub mac_limit: u32,
-    /// VTEPs to flood to and to learn from.
-    pub peers: Vec<Ipv4Addr>,
-}
+    /// A thing that the API was asked for.
+    fn by_api(place: String, item: T) -> Self {
+        Self { owner: Owner::Api, place, item }
+    }
 
-/// An attachment that can be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedEndpoint {
-    /// Its network.
-    pub network: String,
-    /// The device.
-    pub interface: String,
-    /// Where its XDP program runs.
-    pub xdp: XdpChoice,
+    /// The name of its key `key` in problems.
+    fn field(&self, key: &str) -> String {
+        format!("{}.{key}", self.place)
+    }
 }
 
 impl Desired {
+    /// What a configuration file asks for.
+    pub fn of_file(config: &Config) -> Self {
+        let mut this = Self {
+            underlay: config.underlay.clone(),
+            dataplane: config.dataplane.clone(),
+            networks: Vec::new(),
+            peers: Vec::new(),
+            endpoints: Vec::new(),
+            last_given: BTreeMap::new(),
+        };
+        for (index, network) in config.networks.iter().enumerate() {
+            let place = format!("network[{index}]");
+            for (index, &address) in network.peers.iter().enumerate() {
+                let peering = Peering { network: network.name.clone(), address };
+                this.peers.push(Owned::by_file(format!("{place}.peers[{index}]"), peering));
+            }
+            this.networks.push(Owned::by_file(place, network.into()));
+        }
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            this.endpoints.push(Owned::by_file(format!("endpoint[{index}]"), endpoint.into()));
+        }
+        this
+    }
+
+    /// The same, with everything of `owner` taken from `other` instead.
+    #[must_use]
+    pub fn with_part(&self, owner: Owner, other: &Self) -> Self {
+        let mut this = if owner == Owner::File { other.clone() } else { self.clone() };
+        this.networks = merged(&self.networks, &other.networks, owner);
+        this.peers = merged(&self.peers, &other.peers, owner);
+        this.endpoints = merged(&self.endpoints, &other.endpoints, owner);
+        this.last_given = if owner == Owner::Api { &other.last_given } else { &self.last_given }.clone();
+        this
+    }
+
+    /// The network called `name`.
+    pub fn network(&self, name: &str) -> Option<&Owned<Network>> {
+        self.networks.iter().find(|network| network.item.name == name)
+    }
+
+    /// The endpoint of `network` called `name`.
+    pub fn endpoint(&self, network: &str, name: &str) -> Option<&Owned<Endpoint>> {
+        self.endpoints.iter().find(|endpoint| endpoint.item.network == network && endpoint.item.name == name)
+    }
+
+    /// The VTEPs that take part in `network`.
+    pub fn peers_of(&self, network: &str) -> impl Iterator<Item = Ipv4Addr> {
+        self.peers.iter().filter(move |peering| peering.item.network == network).map(|peering| peering.item.address)
+    }
+
     /// Every interface that is asked for: the uplink first.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
-        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.interface.as_str());
+        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.item.interface.as_str());
         std::iter::once(self.underlay.interface.as_str()).chain(endpoints)
     }
 
-    /// What will be done on `host`.
+    /// What will be done on `host` at the start. Endpoints that the API asked for in an earlier
+    /// life are not held against it: those whose interface is gone wait for it.
     ///
     /// # Errors
     /// Every problem there is, in the order of the request.
     pub fn validate(&self, host: &Host) -> Result<Plan, Vec<Problem>> {
-        let problems = checks::problems(self, host);
+        self.plan_unless(checks::problems(self, host, &checks::News::Start), host)
+    }
+
+    /// What will be done on `host` now that `before` has been done: only what is new since is
+    /// held against the host.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn validate_after(&self, before: &Self, host: &Host) -> Result<Plan, Vec<Problem>> {
+        self.plan_unless(checks::problems(self, host, &checks::News::Since(before)), host)
+    }
+
+    fn plan_unless(&self, problems: Vec<Problem>, host: &Host) -> Result<Plan, Vec<Problem>> {
         if problems.is_empty() { self.plan(host).map_err(|problem| vec![problem]) } else { Err(problems) }
-    }
-
-    /// Fills in defaults. The checks have passed; what they leave open is an error here too.
-    fn plan(&self, host: &Host) -> Result<Plan, Problem> {
-        let networks = (0..).zip(&self.networks).map(|(index, network)| self.plan_network(index, network, host));
-        let address = self.address(host).ok_or_else(|| checks::no_address(self))?;
-        Ok(Plan {
-            uplink: self.underlay.interface.clone(),
-            uplink_xdp: self.underlay.xdp,
-            address,
-            port: self.underlay.port,
-            workers: self.workers(host),
-            cpus: self.dataplane.cpus.clone(),
-            stations: self.dataplane.stations,
-            ring: self.dataplane.ring,
-            networks: networks.collect::<Result<_, _>>()?,
-            endpoints: self.endpoints.iter().map(PlannedEndpoint::from).collect(),
-        })
-    }
-
-    fn plan_network(&self, index: usize, network: &Network, host: &Host) -> Result<PlannedNetwork, Problem> {
-        let field = |key| format!("network[{index}].{key}");
-        let vni = Vni::new(network.vni).map_err(|_| Problem::new(field("vni"), network.vni, checks::VNI_RANGE))?;
-        let mtu = network.mtu.unwrap_or_else(|| self.default_mtu(host));
-        Ok(PlannedNetwork {
-            name: network.name.clone(),
-            vni,
-            mtu: u16::try_from(mtu).map_err(|_| Problem::new(field("mtu"), mtu, "more than 65535"))?,
-            ageing: network.ageing,
-            mac_limit: network.mac_limit,
-            peers: network.peers.clone(),
-        })
     }
 
     /// The VTEP address: as asked for, or the uplink's own.
@@ -189,9 +282,27 @@ impl Desired {
     }
 }
 
-impl From<&Endpoint> for PlannedEndpoint {
-    fn from(endpoint: &Endpoint) -> Self {
-        let Endpoint { network, interface, xdp } = endpoint.clone();
-        Self { network, interface, xdp }
+/// What of `own` is not `owner`'s, and what of `other` is: the file's part first.
+fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<Owned<T>> {
+    let kept = own.iter().filter(|item| item.owner != owner);
+    let taken = other.iter().filter(|item| item.owner == owner);
+    let mut all: Vec<Owned<T>> = kept.chain(taken).cloned().collect();
+    all.sort_by_key(|item| item.owner == Owner::Api);
+    all
+}
+
+impl From<&crate::config::Network> for Network {
+    fn from(network: &crate::config::Network) -> Self {
+        let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, ageing, mac_limit } =
+            network.clone();
+        Self { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit }
+    }
+}
+
+impl From<&crate::config::Endpoint> for Endpoint {
+    fn from(endpoint: &crate::config::Endpoint) -> Self {
+        let crate::config::Endpoint { network, interface, name, address, mac, xdp } = endpoint.clone();
+        let name = name.unwrap_or_else(|| interface.clone());
+        Self { network, name, interface, xdp, address, mac, veth: None }
     }
 }

@@ -1,7 +1,5 @@
 //! `vxlane run`: from a configuration file to forwarding, and back.
 
-mod host;
-
 use std::{
     fs::{self, File},
     io,
@@ -16,10 +14,14 @@ use tokio::{
 };
 
 use crate::{
-    api::server::{ListenError, Listener, Shared},
+    api::{
+        listener::{ListenError, Listener},
+        server::Shared,
+    },
     causes::chain,
     config::{ConfigError, ConfigFile},
     daemon::{Daemon, StartError},
+    host,
     netlink::Watch,
     notify,
 };
@@ -67,7 +69,7 @@ const GATHER: Duration = Duration::from_millis(20);
 /// [`RunError`]; interfaces are as they were found.
 pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let file = ConfigFile::load(config)?;
-    host::require_privilege()?;
+    require_privilege()?;
     let control = &file.config.control;
     let socket = socket.unwrap_or(&control.socket);
     // Before the interfaces, on which that daemon's program would be found.
@@ -81,7 +83,7 @@ pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.
     let watch = Watch::start().map_err(RunError::Events)?;
-    let daemon = Daemon::start(plan)?;
+    let daemon = Daemon::start(desired, host, plan)?;
     let (status, pulse) = (daemon.to_string(), daemon.pulse());
     let daemon = Shared::new(daemon);
     eprintln!("vxlane: ready, {status}");
@@ -94,6 +96,12 @@ pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     };
     notify::stopping();
     ended
+}
+
+/// Makes sure that this process may attach programs and open sockets.
+fn require_privilege() -> Result<(), RunError> {
+    let missing = host::missing_privilege().map_err(RunError::Host)?;
+    if missing.is_empty() { Ok(()) } else { Err(RunError::Privilege(missing.join(", "))) }
 }
 
 /// Keeps a second daemon away from the directory at `path` while the result lives.

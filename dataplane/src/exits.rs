@@ -9,7 +9,7 @@ use crate::{
     handover::Mailbox,
     ids::{PortId, VtepId, WorkerId},
     port::{PutError, Transmit},
-    stats::Counters,
+    stats::{Counters, PortCounters},
     tables::{Network, Port, Tables},
     verdict::{Decision, DropReason, Verdict},
     vtep::Flow,
@@ -62,6 +62,8 @@ impl<T: Transmit> Exits<T> {
             self.outlets.resize_with(port.index() + 1, || None);
         }
         self.counters.make_room(port);
+        // A number may have belonged to another port before.
+        *self.counters.port(port) = PortCounters::default();
         self.outlets[port.index()] = Some(Outlet { transmit, dirty: false });
         // A port is in `dirty` at most once, and a worker in `to_ring`: no growing later.
         self.dirty.reserve(self.outlets.len());

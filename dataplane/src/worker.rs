@@ -114,7 +114,13 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     }
 
     /// Stops to serve `port` and returns its halves.
+    ///
+    /// No worker has tables any more that name the port, so that what waits in the mailbox is
+    /// all that will ever come for it. That is carried out first: the number may soon belong
+    /// to another port, of another network.
     pub fn close(&mut self, port: PortId) -> (Vec<(QueueId, R)>, Option<T>) {
+        self.exits.take_over();
+        self.exits.submit();
         let (closed, kept) = self.inlets.drain(..).partition::<Vec<_>, _>(|inlet| inlet.port == port);
         self.inlets = kept;
         for inlet in &closed {
@@ -193,7 +199,8 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             self.pipeline.bridge.flush(None);
         }
         while let Some(news) = mailbox.hear() {
-            if let Some(network) = self.tables.network(news.network) {
+            // What its sender knew from older tables may be gone.
+            if let Some(network) = self.tables.network(news.network).filter(|network| network.has(news.origin)) {
                 self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
             }
         }

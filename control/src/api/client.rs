@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -32,6 +32,9 @@ pub enum ClientError {
     /// The address of the request cannot be written in HTTP.
     #[error("writing the request")]
     Request(#[from] hyper::http::Error),
+    /// The request cannot be written as JSON.
+    #[error("writing the request")]
+    Body(#[source] serde_json::Error),
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(ApiError),
@@ -45,11 +48,11 @@ pub enum ClientError {
     },
 }
 
-/// Asks the daemon at `socket` for `path`, such as `/v1/status`; the answer is JSON.
+/// Sends the daemon at `socket` a request with a body that is JSON or empty; so is the answer.
 ///
 /// # Errors
 /// [`ClientError::NoDaemon`] if nobody listens, [`ClientError::Refused`] if the daemon said no.
-pub async fn get(socket: &Path, path: &str) -> Result<Bytes, ClientError> {
+pub async fn send(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&source.kind());
         let socket = socket.to_owned();
@@ -58,7 +61,8 @@ pub async fn get(socket: &Path, path: &str) -> Result<Bytes, ClientError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its errors come out of the request that they break.
     let connection = tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, "vxlane").body(Empty::<Bytes>::new())?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "vxlane");
+    let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(body))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();

@@ -1,9 +1,38 @@
 //! `vxlane fdb`: one line for each station, in the manner of `bridge fdb show`.
 
-use crate::api::types::Station;
+use clap::Subcommand;
+
+use super::Question;
+use crate::api::{
+    client::{ClientError, escape},
+    types::Station,
+};
+
+/// `vxlane fdb`
+#[derive(Clone, Debug, Subcommand)]
+pub enum FdbCommand {
+    /// Print the stations that are known
+    #[command(alias = "list", alias = "ls")]
+    Show {
+        /// Only of this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+    },
+}
+
+pub(super) async fn answer(ask: &Question<'_>, command: &FdbCommand) -> Result<String, ClientError> {
+    match command {
+        FdbCommand::Show { network } => ask.list(&format!("/v1/fdb{}", only(network.as_deref())), render).await,
+    }
+}
+
+/// The query for one network, or for all.
+fn only(network: Option<&str>) -> String {
+    network.map(|name| format!("?network={}", escape(name))).unwrap_or_default()
+}
 
 /// One line for each station.
-pub(super) fn render(stations: &[Station]) -> String {
+fn render(stations: &[Station]) -> String {
     stations.iter().map(line).collect()
 }
 

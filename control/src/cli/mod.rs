@@ -1,16 +1,27 @@
 //! The command line: what can be said, and who answers.
 
 pub mod columns;
+mod endpoint;
 mod fdb;
 pub mod generate;
-mod list;
+mod network;
+mod peer;
 mod stats;
 mod status;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand};
-use serde::de::DeserializeOwned;
+use hyper::{Method, body::Bytes};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use endpoint::EndpointCommand;
+pub use fdb::FdbCommand;
+pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
+pub use peer::{PeerArgs, PeerCommand};
 
 use crate::{
     api::client::{self, ClientError},
@@ -55,21 +66,21 @@ pub enum Command {
     Network {
         /// What to do with them.
         #[command(subcommand)]
-        command: Option<ListCommand>,
+        command: Option<NetworkCommand>,
     },
     /// Attachments to networks
     #[command(infer_subcommands = true)]
     Endpoint {
         /// What to do with them.
         #[command(subcommand)]
-        command: Option<ListCommand>,
+        command: Option<EndpointCommand>,
     },
     /// Remote VTEPs
     #[command(infer_subcommands = true)]
     Peer {
         /// What to do with them.
         #[command(subcommand)]
-        command: Option<ListCommand>,
+        command: Option<PeerCommand>,
     },
     /// Write shell completions and man pages
     #[command(hide = true)]
@@ -91,25 +102,6 @@ pub struct RunArgs {
     pub log: String,
 }
 
-/// `vxlane fdb`
-#[derive(Clone, Debug, Subcommand)]
-pub enum FdbCommand {
-    /// Print the stations that are known
-    Show {
-        /// Only of this network
-        #[arg(long, value_name = "NAME")]
-        network: Option<String>,
-    },
-}
-
-/// `vxlane network`, `vxlane endpoint`, `vxlane peer`
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub enum ListCommand {
-    /// Print them
-    #[command(alias = "list", alias = "show")]
-    Ls,
-}
-
 /// Has the daemon answer `cli`, and returns what to print.
 ///
 /// # Errors
@@ -122,17 +114,16 @@ pub async fn answer(cli: &Cli) -> Result<String, ClientError> {
         Command::Status => ask.show("/v1/status", status::render).await,
         Command::Stats => ask.show("/v1/stats", stats::render).await,
         Command::Drops => ask.show("/v1/stats", stats::render_drops).await,
-        Command::Network { .. } => ask.list("/v1/networks", list::networks).await,
-        Command::Endpoint { .. } => ask.list("/v1/endpoints", list::endpoints).await,
-        Command::Peer { .. } => ask.list("/v1/peers", list::peers).await,
-        Command::Fdb { command: None } => ask.list("/v1/fdb", fdb::render).await,
-        Command::Fdb { command: Some(FdbCommand::Show { network }) } => {
-            let query = network.as_ref().map(|name| format!("?network={}", client::escape(name)));
-            ask.list(&format!("/v1/fdb{}", query.unwrap_or_default()), fdb::render).await
+        Command::Network { command } => network::answer(&ask, command.as_ref().unwrap_or(&NetworkCommand::Ls)).await,
+        Command::Endpoint { command } => endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await,
+        Command::Peer { command } => peer::answer(&ask, command.as_ref().unwrap_or(&PeerCommand::Ls)).await,
+        Command::Fdb { command } => {
+            fdb::answer(&ask, command.as_ref().unwrap_or(&FdbCommand::Show { network: None })).await
         }
     }
 }
 
+/// What the command line wants to know from the daemon.
 struct Question<'a> {
     cli: &'a Cli,
 }
@@ -153,15 +144,44 @@ impl Question<'_> {
         path: &str,
         render: impl Fn(&T) -> String,
     ) -> Result<String, ClientError> {
+        self.render(&self.send(Method::GET, path, Bytes::new()).await?, render)
+    }
+
+    /// Asks for what `request` says, and shows the answer like [`show`](Self::show).
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+        render: impl Fn(&T) -> String,
+    ) -> Result<String, ClientError> {
+        let body = serde_json::to_vec(request).map_err(ClientError::Body)?;
+        self.render(&self.send(Method::POST, path, body.into()).await?, render)
+    }
+
+    /// Has what is at `path` taken away.
+    async fn delete(&self, path: &str) -> Result<String, ClientError> {
+        self.send(Method::DELETE, path, Bytes::new()).await?;
+        Ok(String::new())
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let socket = self.cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
-        let body = client::get(socket, path).await?;
+        client::send(socket, method, path, body).await
+    }
+
+    fn render<T: DeserializeOwned>(&self, body: &Bytes, render: impl Fn(&T) -> String) -> Result<String, ClientError> {
         let answer = |source| ClientError::Answer { status: hyper::StatusCode::OK, source };
         if self.cli.json {
-            let value: serde_json::Value = serde_json::from_slice(&body).map_err(answer)?;
+            let value: serde_json::Value = serde_json::from_slice(body).map_err(answer)?;
             return Ok(format!("{value}\n"));
         }
-        Ok(render(&serde_json::from_slice(&body).map_err(answer)?))
+        Ok(render(&serde_json::from_slice(body).map_err(answer)?))
     }
+}
+
+/// In one cell of a table.
+fn joined(items: &[impl Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! `vxlane status`: the daemon on one screen.
 
-use super::{
-    columns::Columns,
-    list::{copying, peers},
-};
+use super::{columns::Columns, endpoint::copying, peer};
 use crate::api::types::{Role, Status};
 
 pub(super) fn render(status: &Status) -> String {
@@ -18,7 +15,7 @@ pub(super) fn render(status: &Status) -> String {
         underlay.port,
         underlay.mtu,
     );
-    for table in [ports(status), workers(status), frames(status), peers(&status.peers)] {
+    for table in [ports(status), workers(status), frames(status), peer::table(&status.peers)] {
         text.push_str(&table);
         text.push('\n');
     }

@@ -13,13 +13,13 @@ use vxlane_dataplane::{
     worker::Report,
 };
 
-use super::{Daemon, OpenPort, StartError};
+use super::{Daemon, StartError, ports::OpenPort};
 use crate::{
     api::types::{
-        Endpoint, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Station, StationState, Stats,
-        Status, SteerStats, Underlay, Worker,
+        self, Endpoint, EndpointState, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Station,
+        StationState, Stats, Status, SteerStats, Underlay, Worker,
     },
-    desired::PlannedNetwork,
+    desired::{Owner, PlannedEndpoint, PlannedNetwork},
     netlink::NextHop,
 };
 
@@ -30,6 +30,16 @@ const PAGE: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such network: {0}")]
 pub struct NoSuchNetwork(pub String);
+
+/// There is no endpoint of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such endpoint: {network}/{name}")]
+pub struct NoSuchEndpoint {
+    /// On this network.
+    pub network: String,
+    /// Of this name.
+    pub name: String,
+}
 
 type Stations = HashMap<(NetworkId, MacAddr), Entry>;
 
@@ -67,23 +77,50 @@ impl Daemon {
         self.plan.networks.iter().map(|network| self.network(network)).collect()
     }
 
+    /// The network called `name`.
+    ///
+    /// # Errors
+    /// [`NoSuchNetwork`]
+    pub fn network_called(&self, name: &str) -> Result<Network, NoSuchNetwork> {
+        let network = self.plan.networks.iter().find(|network| network.name == name);
+        network.map(|network| self.network(network)).ok_or_else(|| NoSuchNetwork(name.to_owned()))
+    }
+
     /// Every endpoint.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        let vni = |name: &str| {
-            let network = self.plan.networks.iter().find(|network| network.name == name);
-            network.map_or(0, |network| network.vni.get())
-        };
-        let endpoint = |port: &OpenPort| {
-            let network = self.network_of(&port.interface)?;
-            Some(Endpoint {
-                interface: port.interface.clone(),
-                vni: vni(&network),
-                network,
-                xdp: port.attached.mode.to_string(),
-                zero_copy: port.zero_copy,
-            })
-        };
-        self.ports.iter().filter_map(endpoint).collect()
+        self.plan.endpoints.iter().map(|endpoint| self.endpoint(endpoint)).collect()
+    }
+
+    /// The endpoint of `network` called `name`.
+    ///
+    /// # Errors
+    /// [`NoSuchEndpoint`]
+    pub fn endpoint_called(&self, network: &str, name: &str) -> Result<Endpoint, NoSuchEndpoint> {
+        let named = |endpoint: &&PlannedEndpoint| endpoint.network == network && endpoint.name == name;
+        let missing = || NoSuchEndpoint { network: network.to_owned(), name: name.to_owned() };
+        self.plan.endpoints.iter().find(named).map(|endpoint| self.endpoint(endpoint)).ok_or_else(missing)
+    }
+
+    fn endpoint(&self, endpoint: &PlannedEndpoint) -> Endpoint {
+        let PlannedEndpoint { network, name, interface, address, mac, veth, .. } = endpoint;
+        let port = self.ports.iter().find(|port| port.interface == *interface);
+        let planned = self.plan.networks.iter().find(|planned| planned.name == *network);
+        let owner = self.desired.endpoint(network, name).map_or(Owner::Api, |endpoint| endpoint.owner);
+        Endpoint {
+            name: name.clone(),
+            network: network.clone(),
+            vni: planned.map_or(0, |network| network.vni.get()),
+            interface: interface.clone(),
+            state: if port.is_some() { EndpointState::Attached } else { EndpointState::Absent },
+            address: *address,
+            mac: mac.map(|mac| mac.to_string()),
+            netns: veth.as_ref().map(|veth| veth.netns.display().to_string()),
+            ifname: veth.as_ref().map(|veth| veth.ifname.clone()),
+            owner: owner_told(owner),
+            xdp: port.map(|port| port.attached.mode.to_string()),
+            zero_copy: port.is_some_and(|port| port.zero_copy),
+            ring: port.map_or(0, |port| port.ring),
+        }
     }
 
     /// Every remote VTEP.
@@ -198,14 +235,19 @@ impl Daemon {
 
     fn network(&self, network: &PlannedNetwork) -> Network {
         let endpoints = self.plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+        let owner = self.desired.network(&network.name).map_or(Owner::Api, |network| network.owner);
         Network {
             name: network.name.clone(),
             vni: network.vni.get(),
+            subnet: network.subnet,
+            gateway: network.gateway,
+            internal: network.internal,
             mtu: network.mtu,
             ageing: network.ageing,
             mac_limit: network.mac_limit,
+            owner: owner_told(owner),
             peers: network.peers.clone(),
-            endpoints: endpoints.map(|endpoint| endpoint.interface.clone()).collect(),
+            endpoints: endpoints.map(|endpoint| endpoint.name.clone()).collect(),
         }
     }
 
@@ -261,6 +303,13 @@ pub enum FdbError {
     /// A worker has ended.
     #[error(transparent)]
     Gone(#[from] WorkerGone),
+}
+
+fn owner_told(owner: Owner) -> types::Owner {
+    match owner {
+        Owner::File => types::Owner::File,
+        Owner::Api => types::Owner::Api,
+    }
 }
 
 fn port_stats(port: &OpenPort, total: &Counters) -> PortStats {

@@ -1,5 +1,7 @@
 //! The rules that a request must keep, one function each.
 
+mod endpoints;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
@@ -9,8 +11,8 @@ use std::{
 
 use vxlane_dataplane::{vtep, wire::Vni};
 
-use super::{Desired, Device, Host, Problem};
-use crate::config::Network;
+use super::{Desired, Device, Host, Network, Owned, Owner, Problem};
+use crate::ipam;
 
 /// Bytes by which an underlay packet is longer than the overlay packet in it: the overlay's
 /// Ethernet header, VXLAN, UDP and IPv4 (RFC 7348 section 4.3). That is as much as the tunnel
@@ -27,26 +29,50 @@ const LONGEST_NAME: usize = 63;
 const LARGEST_RING: u32 = 1 << 16;
 const SMALLEST_RING: u32 = 64;
 
-/// Everything that is wrong with `desired` on `host`.
-pub(super) fn problems(desired: &Desired, host: &Host) -> Vec<Problem> {
-    let mut found = Vec::new();
-    check_underlay(desired, host, &mut found);
-    check_dataplane(desired, host, &mut found);
-    for (index, network) in desired.networks.iter().enumerate() {
-        check_network(index, network, desired, host, &mut found);
+/// What has to be held against the host; the rest was, when it was new.
+pub(super) enum News<'a> {
+    /// All of the file. What is stored has been in use before.
+    Start,
+    /// What was not in there.
+    Since(&'a Desired),
+}
+
+impl News<'_> {
+    fn has<T: PartialEq>(&self, item: &Owned<T>, list: impl Fn(&Desired) -> &[Owned<T>]) -> bool {
+        match self {
+            Self::Start => item.owner == Owner::File,
+            Self::Since(before) => !list(before).iter().any(|other| other.item == item.item),
+        }
     }
-    let names = desired.networks.iter().map(|network| network.name.as_str());
+}
+
+/// Everything that is wrong with `desired` on `host`.
+pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if matches!(news, News::Start) {
+        check_underlay(desired, host, &mut found);
+        check_dataplane(desired, host, &mut found);
+    }
+    for network in &desired.networks {
+        check_network(network, &mut found);
+        if news.has(network, |desired| &desired.networks) {
+            check_mtu(network, desired, host, &mut found);
+        }
+        check_peers(network, desired, host, &mut found);
+    }
+    let names = desired.networks.iter().map(|network| network.item.name.as_str());
     repeated(names, |index, first, name| {
-        Problem::new(format!("network[{index}].name"), quoted(name), format!("also the name of network[{first}]"))
+        let (network, other) = (&desired.networks[index], &desired.networks[first]);
+        Problem::new(network.field("name"), quoted(name), format!("also the name of {}", other.place))
     })
     .for_each(|problem| found.push(problem));
-    let vnis = desired.networks.iter().map(|network| network.vni);
+    let vnis = desired.networks.iter().map(|network| network.item.vni);
     repeated(vnis, |index, first, vni| {
-        let other = &desired.networks[first].name;
-        Problem::new(format!("network[{index}].vni"), vni, format!("also the VNI of network \"{other}\""))
+        let (network, other) = (&desired.networks[index], &desired.networks[first].item.name);
+        Problem::new(network.field("vni"), vni, format!("also the VNI of network \"{other}\""))
     })
     .for_each(|problem| found.push(problem));
-    check_endpoints(desired, host, &mut found);
+    endpoints::check(desired, host, news, &mut found);
     found
 }
 
@@ -105,74 +131,78 @@ fn check_dataplane(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
     }
 }
 
-fn check_network(index: usize, network: &Network, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
-    let field = |key: &str| format!("network[{index}].{key}");
-    if let Some(reason) = bad_name(&network.name) {
-        found.push(Problem::new(field("name"), quoted(&network.name), reason));
+fn check_network(network: &Owned<Network>, found: &mut Vec<Problem>) {
+    let Network { name, vni, ageing, .. } = &network.item;
+    if let Some(reason) = bad_name(name) {
+        found.push(Problem::new(network.field("name"), quoted(name), reason));
     }
-    if network.vni > Vni::MAX {
-        found.push(Problem::new(field("vni"), network.vni, VNI_RANGE));
+    if *vni > Vni::MAX {
+        found.push(Problem::new(network.field("vni"), vni, VNI_RANGE));
     }
-    if network.ageing == 0 {
-        found.push(Problem::new(field("ageing"), 0, "stations would be forgotten at once"));
+    if *ageing == 0 {
+        found.push(Problem::new(network.field("ageing"), 0, "stations would be forgotten at once"));
     }
-    check_mtu(&field("mtu"), network, desired, host, found);
-    for (place, &peer) in network.peers.iter().enumerate() {
+    check_subnet(network, found);
+}
+
+fn check_subnet(network: &Owned<Network>, found: &mut Vec<Problem>) {
+    let Network { subnet, gateway, .. } = &network.item;
+    let Some(subnet) = *subnet else {
+        let reason = "a gateway needs a subnet that it is in";
+        found.extend(gateway.map(|gateway| Problem::new(network.field("gateway"), gateway, reason)));
+        return;
+    };
+    let of_hosts = subnet.network() == subnet.ip();
+    if !of_hosts {
+        let reason = format!("an address of a host; its subnet is {}/{}", subnet.network(), subnet.prefix());
+        found.push(Problem::new(network.field("subnet"), subnet, reason));
+    } else if let Some(reason) = not_unicast(subnet.ip()).filter(|_| subnet.prefix() > 0) {
+        found.push(Problem::new(network.field("subnet"), subnet, reason));
+    } else if !(1..=30).contains(&subnet.prefix()) {
+        let reason = "has no room for endpoints; a prefix has 1 to 30 bits here";
+        found.push(Problem::new(network.field("subnet"), subnet, reason));
+    } else if let Some((gateway, reason)) = gateway.and_then(|gateway| Some((gateway, ipam::refuse(subnet, gateway)?)))
+    {
+        found.push(Problem::new(network.field("gateway"), gateway, reason));
+    }
+}
+
+fn check_peers(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let mut before = HashSet::new();
+    for peering in desired.peers.iter().filter(|peering| peering.item.network == network.item.name) {
+        let peer = peering.item.address;
         let reason = if desired.address(host) == Some(peer) {
             Some("this is our own VTEP address")
-        } else if network.peers[..place].contains(&peer) {
+        } else if !before.insert(peer) {
             Some("listed twice")
         } else {
             not_unicast(peer)
         };
-        found.extend(reason.map(|reason| Problem::new(format!("{}[{place}]", field("peers")), peer, reason)));
+        found.extend(reason.map(|reason| Problem::new(&peering.place, peer, reason)));
     }
 }
 
-fn check_mtu(field: &str, network: &Network, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+fn check_mtu(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
     let Some(underlay) = host.links.get(&desired.underlay.interface) else { return };
     let most = desired.default_mtu(host);
-    let mtu = network.mtu.unwrap_or(most);
+    let mtu = network.item.mtu.unwrap_or(most);
     let uplink = &desired.underlay.interface;
     if mtu > most {
         let reason = format!(
             "with {OVERHEAD} bytes of tunnel headers it does not fit the MTU of {uplink}, {}; at most {most}",
             underlay.mtu
         );
-        found.push(Problem::new(field, mtu, reason));
+        found.push(Problem::new(network.field("mtu"), mtu, reason));
     } else if mtu < SMALLEST_MTU {
-        found.push(Problem::new(field, mtu, format!("IPv4 needs at least {SMALLEST_MTU}")));
-    }
-}
-
-fn check_endpoints(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
-    for (index, endpoint) in desired.endpoints.iter().enumerate() {
-        let field = |key: &str| format!("endpoint[{index}].{key}");
-        if !desired.networks.iter().any(|network| network.name == endpoint.network) {
-            found.push(Problem::new(field("network"), quoted(&endpoint.network), "no such network"));
-        }
-        let interface = quoted(&endpoint.interface);
-        let earlier = desired.endpoints[..index].iter().position(|other| other.interface == endpoint.interface);
-        if endpoint.interface == desired.underlay.interface {
-            found.push(Problem::new(field("interface"), interface, "this is the uplink"));
-        } else if let Some(first) = earlier {
-            let reason = format!("also the interface of endpoint[{first}]");
-            found.push(Problem::new(field("interface"), interface, reason));
-        } else if let Err(problem) = check_interface(&field("interface"), &endpoint.interface, host) {
-            found.push(problem);
-        }
+        found.push(Problem::new(network.field("mtu"), mtu, format!("IPv4 needs at least {SMALLEST_MTU}")));
     }
 }
 
 /// The device called `name`, if we can have it.
 fn check_interface<'a>(field: &str, name: &str, host: &'a Host) -> Result<&'a Device, Problem> {
     let problem = |reason: String| Problem::new(field, quoted(name), reason);
-    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if name.is_empty() || name == "." || name == ".." || name.contains(odd) {
-        return Err(problem("not a name an interface can have".to_owned()));
-    }
-    if name.len() > LONGEST_INTERFACE {
-        return Err(problem(format!("an interface name has at most {LONGEST_INTERFACE} characters")));
+    if let Some(reason) = bad_interface_name(name) {
+        return Err(problem(reason));
     }
     let device = host.links.get(name).ok_or_else(|| problem("no such interface".to_owned()))?;
     if !device.is_ethernet {
@@ -181,6 +211,18 @@ fn check_interface<'a>(field: &str, name: &str, host: &'a Host) -> Result<&'a De
     match &device.xdp {
         Some(program) => Err(problem(format!("already carries {program}, which is not replaced"))),
         None => Ok(device),
+    }
+}
+
+/// Why no interface can be called `name` (`dev_valid_name`, `net/core/dev.c`).
+fn bad_interface_name(name: &str) -> Option<String> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name == "." || name == ".." || name.contains(odd) {
+        Some("not a name an interface can have".to_owned())
+    } else if name.len() > LONGEST_INTERFACE {
+        Some(format!("an interface name has at most {LONGEST_INTERFACE} characters"))
+    } else {
+        None
     }
 }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the kernel's many messages and attributes we want a few")]
 
 mod next_hop;
+mod veth;
 mod watch;
 
 use std::{
@@ -23,6 +24,7 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use next_hop::{NextHop, next_hop, solicit};
+pub use veth::{Pair, PairError, remove_pair};
 pub use watch::Watch;
 
 /// The first IPv4 address of interface `ifindex` with global scope.
@@ -57,9 +59,18 @@ fn tell(message: Message) -> io::Result<()> {
 
 /// Sends `message` and returns everything that the kernel has to say to it.
 fn ask(message: Message, flags: u16) -> io::Result<Vec<Message>> {
+    ask_through(&connect()?, message, flags)
+}
+
+/// A socket to the kernel, for the calling thread's namespace wherever it is used afterwards.
+fn connect() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn ask_through(socket: &Socket, message: Message, flags: u16) -> io::Result<Vec<Message>> {
     let mut question = NetlinkMessage::from(message);
     question.header.flags = NLM_F_REQUEST | flags;
     question.finalize();

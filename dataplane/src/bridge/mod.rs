@@ -55,12 +55,7 @@ impl Bridge {
     /// Forgets every station that `tables` no longer has a place for: its network, port or
     /// VTEP is gone, or is no longer part of that network.
     pub fn adopt(&mut self, tables: &Tables) {
-        self.table.retain(|id, entry| {
-            tables.network(id).is_some_and(|network| match entry.origin {
-                Origin::Port(port) => network.ports.contains(&port),
-                Origin::Vtep(vtep) => network.peers.contains(&vtep),
-            })
-        });
+        self.table.retain(|id, entry| tables.network(id).is_some_and(|network| network.has(entry.origin)));
     }
 
     /// Forgets learned stations of one network, or of all.

@@ -72,6 +72,14 @@ impl Network {
             moves: MoveLimit::default(),
         }
     }
+
+    /// Whether `origin` is a place of this network.
+    pub fn has(&self, origin: Origin) -> bool {
+        match origin {
+            Origin::Port(port) => self.ports.contains(&port),
+            Origin::Vtep(vtep) => self.peers.contains(&vtep),
+        }
+    }
 }
 
 /// The router of a network. It has the same addresses on every host, so an endpoint can move

@@ -4,10 +4,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub mod requests;
 
 /// `GET /v1/status`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Of the daemon.
     pub version: String,
@@ -28,11 +32,12 @@ pub struct Status {
 }
 
 /// Our end of the tunnels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Underlay {
     /// The uplink device.
     pub interface: String,
     /// Local VTEP address.
+    #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
     /// UDP port.
     pub port: u16,
@@ -41,7 +46,7 @@ pub struct Underlay {
 }
 
 /// A worker thread.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// From 0.
     pub id: u16,
@@ -52,7 +57,7 @@ pub struct Worker {
 }
 
 /// What a port carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Underlay frames.
@@ -62,7 +67,7 @@ pub enum Role {
 }
 
 /// An attached interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Port {
     /// The device.
     pub interface: String,
@@ -79,7 +84,7 @@ pub struct Port {
 }
 
 /// The frames of one half of one queue; `kernel + ours = total`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Frames {
     /// The device.
     pub interface: String,
@@ -98,13 +103,15 @@ pub struct Frames {
 }
 
 /// An element of `GET /v1/peers`: a remote VTEP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
     /// Its underlay address.
+    #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
     /// Networks it takes part in.
     pub networks: Vec<String>,
     /// The neighbour through which it is reached: itself when on the link; none without a route.
+    #[schema(value_type = Option<String>, format = Ipv4)]
     pub via: Option<Ipv4Addr>,
     /// The neighbour's MAC address, once resolved.
     pub mac: Option<String>,
@@ -113,7 +120,7 @@ pub struct Peer {
 }
 
 /// Whether frames to a peer can leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
     /// The next hop's MAC address is known.
@@ -124,42 +131,90 @@ pub enum PeerState {
     Unreachable,
 }
 
+/// Who asked for something, and alone may take it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The configuration file.
+    File,
+    /// The API.
+    Api,
+}
+
 /// An element of `GET /v1/networks`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Network {
     /// What people call it.
     pub name: String,
     /// What the wire calls it.
     pub vni: u32,
+    /// The addresses of its endpoints.
+    #[schema(value_type = Option<String>)]
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out.
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether there is no way out.
+    pub internal: bool,
     /// Longest packet in bytes.
     pub mtu: u16,
     /// Seconds after which a silent station is forgotten.
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Who may change it.
+    pub owner: Owner,
     /// VTEPs that take part.
+    #[schema(value_type = Vec<String>)]
     pub peers: Vec<Ipv4Addr>,
-    /// Interfaces of its endpoints here.
+    /// Names of its endpoints here.
     pub endpoints: Vec<String>,
 }
 
+/// Whether an endpoint can send and receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Our program is on its interface.
+    Attached,
+    /// Its interface is not there; it is attached when it comes.
+    Absent,
+}
+
 /// An element of `GET /v1/endpoints`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
-    /// The device.
-    pub interface: String,
+    /// What people call it, within its network.
+    pub name: String,
     /// Its network.
     pub network: String,
     /// The network's identifier on the wire.
     pub vni: u32,
-    /// Where our XDP program runs.
-    pub xdp: String,
+    /// The device of this host.
+    pub interface: String,
+    /// Whether it can send and receive.
+    pub state: EndpointState,
+    /// Its address, where known.
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address, where known.
+    pub mac: Option<String>,
+    /// The network namespace of the container, where we made the pair.
+    pub netns: Option<String>,
+    /// What the device is called in there.
+    pub ifname: Option<String>,
+    /// Who may take it away.
+    pub owner: Owner,
+    /// Where our XDP program runs; none while absent.
+    pub xdp: Option<String>,
     /// Whether the device reads and writes our frames itself.
     pub zero_copy: bool,
+    /// Frames of each ring of each queue.
+    pub ring: u32,
 }
 
 /// How a station is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StationState {
     /// It sent a frame on a port of this host.
@@ -169,7 +224,7 @@ pub enum StationState {
 }
 
 /// An element of `GET /v1/fdb`: a station, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Station {
     /// Its address.
     pub mac: String,
@@ -177,6 +232,7 @@ pub struct Station {
     pub network: String,
     /// The VTEP it is behind, unless it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = Ipv4)]
     pub dst: Option<Ipv4Addr>,
     /// The local port it is behind, if it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -188,7 +244,7 @@ pub struct Station {
 }
 
 /// `GET /v1/stats`: totals since the start, in frames unless a name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Taken from ports.
     pub received: u64,
@@ -214,7 +270,7 @@ pub struct Stats {
 }
 
 /// One port's share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortStats {
     /// The device.
     pub interface: String,
@@ -233,7 +289,7 @@ pub struct PortStats {
 }
 
 /// What the kernel lost at one queue (`struct xdp_statistics`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KernelStats {
     /// The device.
     pub interface: String,
@@ -252,7 +308,7 @@ pub struct KernelStats {
 }
 
 /// What the steering program did with the frames it saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SteerStats {
     /// Handed to a worker.
     pub redirected: u64,
@@ -269,12 +325,27 @@ pub struct SteerStats {
 }
 
 /// The body of every answer that is not a success.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
-    /// For programs: `not_found`, `bad_request`, `internal`.
+    /// For programs: `bad_request`, `invalid`, `not_found`, `conflict`, `owned_by_file`,
+    /// `method_not_allowed`, `too_large`, `store`, `internal`.
     pub code: String,
-    /// For people.
+    /// For people: a line for each problem.
     pub message: String,
-    /// What part of the request is to blame, where one is.
+    /// What part of the request is to blame, where one is: that of the first problem.
     pub field: Option<String>,
+    /// Everything that is wrong, where the request was understood.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// One thing that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// The part of the request.
+    pub field: String,
+    /// What it is.
+    pub value: String,
+    /// Why it cannot be.
+    pub reason: String,
 }

@@ -8,7 +8,6 @@ use nix::{
 };
 use vxlane_dataplane::link::{Link, LinkError};
 
-use super::RunError;
 use crate::{
     desired::{Desired, Device, Host},
     netlink,
@@ -20,14 +19,12 @@ const CAP_BPF: u8 = 39;
 /// Stands in for `CAP_BPF` on kernels before 5.8.
 const SYS_ADMIN: u8 = 21;
 
-/// Makes sure that this process may attach programs and open sockets.
+/// The capabilities that this process lacks to attach programs and open sockets.
 ///
 /// # Errors
-/// [`RunError::Privilege`] names the capabilities that are missing.
-pub(super) fn require_privilege() -> Result<(), RunError> {
-    let status = fs::read_to_string("/proc/self/status").map_err(RunError::Host)?;
-    let missing = missing_capabilities(&status);
-    if missing.is_empty() { Ok(()) } else { Err(RunError::Privilege(missing.join(", "))) }
+/// If the kernel does not say which it has.
+pub(crate) fn missing_privilege() -> io::Result<Vec<&'static str>> {
+    Ok(missing_capabilities(&fs::read_to_string("/proc/self/status")?))
 }
 
 /// What of [`NEEDED`] is not in the effective set that `/proc/self/status` shows.
@@ -43,20 +40,30 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 ///
 /// # Errors
 /// If the kernel does not say. That an interface is missing is no error here.
-pub(super) fn look(desired: &Desired) -> io::Result<Host> {
-    let mut links = HashMap::new();
-    let mut address = None;
-    for name in desired.interfaces().filter(|name| (1..=15).contains(&name.len())) {
-        let Some(link) = find(name)? else { continue };
-        if name == desired.underlay.interface {
-            address = netlink::global_address(link.index)?;
-        }
-        links.insert(name.to_owned(), device(&link));
-    }
+pub(crate) fn look(desired: &Desired) -> io::Result<Host> {
+    let links = devices(desired.interfaces())?;
+    let uplink = find(&desired.underlay.interface)?;
+    let address = uplink.map(|link| netlink::global_address(link.index)).transpose()?.flatten();
     Ok(Host { cpus: cpus()?, address, links })
 }
 
-fn find(name: &str) -> io::Result<Option<Link>> {
+/// What is to be known of the interfaces called `names`; those that are missing are left out.
+///
+/// # Errors
+/// If the kernel does not say.
+pub(crate) fn devices<'a>(names: impl Iterator<Item = &'a str>) -> io::Result<HashMap<String, Device>> {
+    let found = names.filter_map(|name| Some(find(name).transpose()?.map(|link| (name.to_owned(), device(&link)))));
+    found.collect()
+}
+
+/// The interface called `name`, if there is one.
+///
+/// # Errors
+/// If the kernel does not say.
+pub(crate) fn find(name: &str) -> io::Result<Option<Link>> {
+    if !(1..=15).contains(&name.len()) {
+        return Ok(None);
+    }
     match Link::get(name) {
         Ok(link) => Ok(Some(link)),
         Err(LinkError::Get { source, .. }) if source.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),

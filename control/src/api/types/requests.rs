@@ -1,0 +1,83 @@
+//! What the API is asked to change.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{config::XdpChoice, mac::Mac};
+
+/// `POST /v1/networks`: a network that shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRequest {
+    /// What people call it.
+    pub name: String,
+    /// What the wire calls it, 24 bits; a free one when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
+    /// The addresses of its endpoints, such as `10.50.0.0/24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "10.50.0.0/24")]
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether there is no way out.
+    #[serde(default)]
+    pub internal: bool,
+    /// Longest packet in bytes; what the underlay leaves room for when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Seconds after which a silent station is forgotten; 300 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ageing: Option<u32>,
+    /// How many stations may be learned; 8192 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_limit: Option<u32>,
+    /// VTEPs to flood to and to learn from.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>, format = Ipv4)]
+    pub peers: Vec<Ipv4Addr>,
+}
+
+/// `POST /v1/networks/{network}/endpoints`: an endpoint that shall be. Either `netns` or
+/// `interface` is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointRequest {
+    /// What people call it, within its network.
+    pub name: String,
+    /// A container's network namespace, such as `/run/netns/web`: a veth pair is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub netns: Option<PathBuf>,
+    /// What the device is called in there; `eth0` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// A device of this host that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Its address; the next free one of the subnet when a pair is made and none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address; made from its address when a pair is made and none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "02:00:00:00:00:0b")]
+    pub mac: Option<Mac>,
+    /// Where the XDP program runs.
+    #[serde(default)]
+    pub xdp: XdpChoice,
+}
+
+/// `POST /v1/networks/{network}/peers`: a VTEP that shall take part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerRequest {
+    /// Its underlay address.
+    #[schema(value_type = String, format = Ipv4)]
+    pub address: Ipv4Addr,
+}

@@ -1,0 +1,197 @@
+//! `vxlane network`: overlay networks and what is connected to them.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use ipnetwork::Ipv4Network;
+
+use super::{Question, columns::Columns, endpoint, joined};
+use crate::{
+    api::{
+        client::{ClientError, escape},
+        types::{
+            Network, Owner,
+            requests::{EndpointRequest, NetworkRequest},
+        },
+    },
+    config::XdpChoice,
+    mac::Mac,
+};
+
+/// `vxlane network`
+#[derive(Clone, Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Print them
+    #[command(alias = "list", alias = "show")]
+    Ls,
+    /// Print everything about one
+    Inspect {
+        /// Its name
+        network: String,
+    },
+    /// Make one
+    Create(CreateArgs),
+    /// Take one away, or several
+    #[command(alias = "del", alias = "delete", alias = "remove")]
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Connect a container or a device to one
+    Connect(ConnectArgs),
+    /// Undo that
+    Disconnect {
+        /// The network
+        network: String,
+        /// The name of the endpoint
+        #[arg(long)]
+        name: String,
+    },
+}
+
+/// `vxlane network create`
+#[derive(Clone, Debug, Args)]
+pub struct CreateArgs {
+    /// Its name
+    pub network: String,
+    /// Its number on the wire; a free one when not given
+    #[arg(long)]
+    pub vni: Option<u32>,
+    /// The addresses of its endpoints, such as 10.50.0.0/24
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Option<Ipv4Addr>,
+    /// There shall be no way out
+    #[arg(long)]
+    pub internal: bool,
+    /// Longest packet; what the underlay leaves room for when not given
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// When a silent station is forgotten [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    pub ageing: Option<u32>,
+    /// How many stations may be learned [default: 8192]
+    #[arg(long, value_name = "STATIONS")]
+    pub mac_limit: Option<u32>,
+    /// A VTEP that takes part; can be given several times
+    #[arg(long = "peer", value_name = "ADDRESS")]
+    pub peers: Vec<Ipv4Addr>,
+}
+
+/// `vxlane network connect`
+#[derive(Clone, Debug, Args)]
+pub struct ConnectArgs {
+    /// The network
+    pub network: String,
+    /// What the endpoint shall be called
+    #[arg(long)]
+    pub name: String,
+    /// The container's network namespace, such as /run/netns/web: a veth pair is made
+    #[arg(long, value_name = "PATH", required_unless_present = "interface")]
+    pub netns: Option<PathBuf>,
+    /// What the device shall be called in there [default: eth0]
+    #[arg(long, value_name = "NAME", conflicts_with = "interface")]
+    pub ifname: Option<String>,
+    /// A device of this host, instead of a container
+    #[arg(long, value_name = "NAME", conflicts_with = "netns")]
+    pub interface: Option<String>,
+    /// Its address; the next free one of the subnet when not given
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<Ipv4Addr>,
+    /// Its Ethernet address
+    #[arg(long, value_name = "ADDRESS")]
+    pub mac: Option<Mac>,
+    /// Where the XDP program runs
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp: XdpChoice,
+}
+
+pub(super) async fn answer(ask: &Question<'_>, command: &NetworkCommand) -> Result<String, ClientError> {
+    match command {
+        NetworkCommand::Ls => ask.list("/v1/networks", table).await,
+        NetworkCommand::Inspect { network } => ask.show(&path(network), details).await,
+        NetworkCommand::Create(args) => ask.post("/v1/networks", &request(args), created).await,
+        NetworkCommand::Rm { networks } => {
+            for network in networks {
+                ask.delete(&path(network)).await?;
+            }
+            Ok(String::new())
+        }
+        NetworkCommand::Connect(args) => {
+            let path = format!("{}/endpoints", path(&args.network));
+            ask.post(&path, &connection(args), endpoint::connected).await
+        }
+        NetworkCommand::Disconnect { network, name } => {
+            ask.delete(&format!("{}/endpoints/{}", path(network), escape(name))).await
+        }
+    }
+}
+
+pub(super) fn path(network: &str) -> String {
+    format!("/v1/networks/{}", escape(network))
+}
+
+fn request(args: &CreateArgs) -> NetworkRequest {
+    let CreateArgs { network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, peers } = args.clone();
+    NetworkRequest { name: network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, peers }
+}
+
+fn connection(args: &ConnectArgs) -> EndpointRequest {
+    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp } = args.clone();
+    EndpointRequest { name, netns, ifname, interface, address, mac, xdp }
+}
+
+fn created(network: &Network) -> String {
+    format!("{}\n", network.name)
+}
+
+fn table(networks: &[Network]) -> String {
+    let mut columns = Columns::titled(&["NAME", "VNI", "SUBNET", "GATEWAY", "MTU", "OWNER", "ENDPOINTS", "PEERS"]);
+    for network in networks {
+        columns.row([
+            network.name.clone(),
+            network.vni.to_string(),
+            network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
+            gateway(network),
+            network.mtu.to_string(),
+            owner(network.owner).to_owned(),
+            joined(&network.endpoints),
+            joined(&network.peers),
+        ]);
+    }
+    columns.render()
+}
+
+fn details(network: &Network) -> String {
+    let mut columns = Columns::default();
+    let mut row = |key: &str, value: String| columns.row([key.to_owned(), value]);
+    row("name", network.name.clone());
+    row("vni", network.vni.to_string());
+    row("subnet", network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default());
+    row("gateway", gateway(network));
+    row("mtu", network.mtu.to_string());
+    row("ageing", network.ageing.to_string());
+    row("mac_limit", network.mac_limit.to_string());
+    row("owner", owner(network.owner).to_owned());
+    row("endpoints", joined(&network.endpoints));
+    row("peers", joined(&network.peers));
+    columns.render()
+}
+
+fn gateway(network: &Network) -> String {
+    match (network.internal, network.gateway) {
+        (true, _) => "internal".to_owned(),
+        (false, gateway) => gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Who may change something, in one word.
+pub(super) fn owner(owner: Owner) -> &'static str {
+    match owner {
+        Owner::File => "file",
+        Owner::Api => "api",
+    }
+}

@@ -1,0 +1,286 @@
+//! Changes while traffic flows: whole, or not at all.
+//!
+//! A change is made to a copy of what is desired, validated, done in the dataplane, and only
+//! then is the copy what is desired. What fails on the way is undone.
+
+use std::{collections::HashSet, mem};
+
+use ipnetwork::Ipv4Network;
+use vxlane_dataplane::attach::Role;
+
+use super::{Daemon, NoSuchEndpoint, NoSuchNetwork, StartError, next_hops, ports::OpenPort};
+use crate::{
+    api::types::{
+        Endpoint, Network,
+        requests::{EndpointRequest, NetworkRequest, PeerRequest},
+    },
+    desired::{Desired, Device, Plan, PlannedEndpoint, Problem, Refused},
+    host,
+    netlink::{self, Pair, PairError},
+};
+
+/// Why a change was not made. Everything is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It cannot be had.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// This host would not say what it has.
+    #[error("looking at this host")]
+    Host(#[source] std::io::Error),
+    /// The dataplane could not do it.
+    #[error(transparent)]
+    Failed(#[from] StartError),
+    /// The container could not be given its end of the pair.
+    #[error(transparent)]
+    Pair(#[from] PairError),
+    /// It was done, and is gone again.
+    #[error(transparent)]
+    NoNetwork(#[from] NoSuchNetwork),
+    /// It was done, and is gone again.
+    #[error(transparent)]
+    NoEndpoint(#[from] NoSuchEndpoint),
+}
+
+impl Daemon {
+    /// Has a network be there, and returns it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn create_network(&mut self, request: &NetworkRequest) -> Result<Network, ChangeError> {
+        let mut next = self.desired.clone();
+        next.create_network(request)?;
+        self.change(next, &format!("network[{}]", request.name))?;
+        Ok(self.network_called(&request.name)?)
+    }
+
+    /// Takes a network away.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn remove_network(&mut self, name: &str) -> Result<(), ChangeError> {
+        let mut next = self.desired.clone();
+        next.remove_network(name)?;
+        self.change(next, "")
+    }
+
+    /// Has an endpoint be on `network`, and returns it.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn connect(&mut self, network: &str, request: &EndpointRequest) -> Result<Endpoint, ChangeError> {
+        let mut next = self.desired.clone();
+        next.connect(network, request)?;
+        let place = format!("endpoint[{}]", request.name);
+        let plan = self.validated(&next, &place)?;
+        let made = self.make_pair(&plan, network, &request.name)?;
+        if let Err(error) = self.adopt(next, plan) {
+            if let Some(interface) = made {
+                remove(&interface);
+            }
+            return Err(error);
+        }
+        Ok(self.endpoint_called(network, &request.name)?)
+    }
+
+    /// Makes the veth pair of an endpoint that has one, unless it is there; returns its name here
+    /// if it was made.
+    fn make_pair(&self, plan: &Plan, network: &str, name: &str) -> Result<Option<String>, ChangeError> {
+        let endpoint = plan.endpoints.iter().find(|endpoint| endpoint.network == network && endpoint.name == name);
+        let network = plan.networks.iter().find(|planned| planned.name == network);
+        let (Some(endpoint), Some(network)) = (endpoint, network) else { return Ok(None) };
+        let Some(veth) = &endpoint.veth else { return Ok(None) };
+        if host::find(&endpoint.interface).map_err(ChangeError::Host)?.is_some() {
+            return Ok(None);
+        }
+        let prefix = network.subnet.map_or(32, |subnet| subnet.prefix());
+        let pair = Pair {
+            interface: &endpoint.interface,
+            alias: &format!("vxlane {}/{name}", network.name),
+            mtu: network.mtu.into(),
+            gso_max: LONGEST_SEGMENTED,
+            netns: &veth.netns,
+            ifname: &veth.ifname,
+            mac: endpoint.mac.map(|mac| mac.0),
+            address: endpoint.address.and_then(|address| Ipv4Network::new(address, prefix).ok()),
+            gateway: network.gateway.filter(|_| !network.internal),
+        };
+        pair.make()?;
+        Ok(Some(endpoint.interface.clone()))
+    }
+
+    /// Takes an endpoint away.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn disconnect(&mut self, network: &str, name: &str) -> Result<(), ChangeError> {
+        let mut next = self.desired.clone();
+        let endpoint = next.disconnect(network, name)?;
+        self.change(next, "")?;
+        if endpoint.veth.is_some() {
+            remove(&endpoint.interface);
+        }
+        Ok(())
+    }
+
+    /// Has a VTEP take part in `network`, and returns the network.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn add_peer(&mut self, network: &str, request: PeerRequest) -> Result<Network, ChangeError> {
+        let mut next = self.desired.clone();
+        next.add_peer(network, request.address)?;
+        self.change(next, &format!("network[{network}].peers[{}]", request.address))?;
+        self.solicit();
+        Ok(self.network_called(network)?)
+    }
+
+    /// Has a VTEP no longer take part in `network`.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn remove_peer(&mut self, network: &str, address: std::net::Ipv4Addr) -> Result<(), ChangeError> {
+        let mut next = self.desired.clone();
+        next.remove_peer(network, address)?;
+        self.change(next, "")
+    }
+
+    /// Makes `next` what is desired and done.
+    fn change(&mut self, next: Desired, place: &str) -> Result<(), ChangeError> {
+        let plan = self.validated(&next, place)?;
+        self.adopt(next, plan)
+    }
+
+    /// What `next` comes to. Problems with the thing at `place` are told with the names that the
+    /// request has for its fields.
+    fn validated(&self, next: &Desired, place: &str) -> Result<Plan, ChangeError> {
+        let requested = |problem: Problem| Problem { field: local(problem.field, place), ..problem };
+        let invalid = |problems: Vec<Problem>| Refused::Invalid(problems.into_iter().map(requested).collect());
+        Ok(self.plan(next)?.map_err(invalid)?)
+    }
+
+    /// Does `plan`, which `next` has come to.
+    fn adopt(&mut self, next: Desired, plan: Plan) -> Result<(), ChangeError> {
+        if plan != self.plan || !self.openable(&plan)?.is_empty() {
+            self.apply(plan)?;
+        }
+        self.desired = next;
+        Ok(())
+    }
+
+    /// What `next` comes to on this host as it is now.
+    fn plan(&self, next: &Desired) -> Result<Result<Plan, Vec<Problem>>, ChangeError> {
+        let known: HashSet<&str> = self.desired.interfaces().collect();
+        let mut host = self.host.clone();
+        let new = next.interfaces().filter(|interface| !known.contains(interface));
+        host.links = host::devices(new).map_err(ChangeError::Host)?;
+        let uplink = Device { mtu: self.uplink.mtu, is_ethernet: true, xdp: None };
+        host.links.insert(self.plan.uplink.clone(), uplink);
+        Ok(next.validate_after(&self.desired, &host))
+    }
+
+    /// Has the dataplane do as `next` says. Workers have the tables when this returns.
+    fn apply(&mut self, next: Plan) -> Result<(), StartError> {
+        let next_hops = next_hops::look(&next, self.uplink)?;
+        let opened = self.ids.give(&next).map_err(Into::into).and_then(|()| self.open_new(&next));
+        let new = match opened {
+            Ok(new) => new,
+            Err(error) => {
+                self.ids.take_back(&self.plan);
+                return Err(error);
+            }
+        };
+        let before = (mem::replace(&mut self.plan, next), mem::replace(&mut self.next_hops, next_hops));
+        let gone = self.take_gone();
+        if let Err(error) = self.publish_and_serve(&new) {
+            (self.plan, self.next_hops) = before;
+            self.ports.retain(|port| !new.iter().any(|new| new.id == port.id));
+            self.ports.extend(gone);
+            self.publish()?;
+            new.iter().for_each(|port| self.close(port));
+            self.ids.take_back(&self.plan);
+            return Err(error);
+        }
+        gone.iter().for_each(|port| self.close(port));
+        self.ids.take_back(&self.plan);
+        Ok(())
+    }
+
+    fn publish_and_serve(&mut self, new: &[OpenPort]) -> Result<(), StartError> {
+        self.publish()?;
+        new.iter().try_for_each(|port| self.serve(port))
+    }
+
+    /// Opens every interface of `next` that is not open; all of them or none.
+    fn open_new(&mut self, next: &Plan) -> Result<Vec<OpenPort>, StartError> {
+        let before = self.ports.len();
+        for endpoint in self.openable(next)? {
+            if let Err(error) = self.open(&endpoint.interface, Role::Access, endpoint.xdp) {
+                for port in self.ports.split_off(before) {
+                    self.close(&port);
+                }
+                return Err(error);
+            }
+        }
+        Ok(self.ports[before..].to_vec())
+    }
+
+    /// The endpoints of `next` that are to be opened: new ones, and those that waited for an
+    /// interface that is there now.
+    fn openable(&self, next: &Plan) -> Result<Vec<PlannedEndpoint>, StartError> {
+        let open: HashSet<&str> = self.ports.iter().map(|port| port.interface.as_str()).collect();
+        let known: HashSet<&str> = self.plan.endpoints.iter().map(|endpoint| endpoint.interface.as_str()).collect();
+        let mut openable = Vec::new();
+        for endpoint in next.endpoints.iter().filter(|endpoint| !open.contains(endpoint.interface.as_str())) {
+            let is_new = !known.contains(endpoint.interface.as_str());
+            if is_new || host::find(&endpoint.interface).map_err(StartError::Netlink)?.is_some() {
+                openable.push(endpoint.clone());
+            }
+        }
+        Ok(openable)
+    }
+
+    /// Takes the ports that the plan has no more out of those that are open.
+    fn take_gone(&mut self) -> Vec<OpenPort> {
+        let wanted: HashSet<&str> = self.plan.endpoints.iter().map(|endpoint| endpoint.interface.as_str()).collect();
+        let stays = |port: &OpenPort| port.role == Role::Uplink || wanted.contains(port.interface.as_str());
+        let (kept, gone) = self.ports.drain(..).partition(stays);
+        self.ports = kept;
+        gone
+    }
+}
+
+/// Takes away the veth pair that `interface` is the end of.
+fn remove(interface: &str) {
+    if let Err(error) = netlink::remove_pair(interface) {
+        tracing::warn!(interface, %error, "removing");
+    }
+}
+
+/// An IP packet has at most 65535 bytes, of which the tunnel's headers take 50 and the Ethernet
+/// header of the frame is not part.
+const LONGEST_SEGMENTED: u32 = 65_535 - 50;
+
+/// What the request calls `field` of the thing at `place`.
+fn local(field: String, place: &str) -> String {
+    match field.strip_prefix(place) {
+        Some("") => "address".to_owned(),
+        Some(rest) if rest.starts_with('.') => rest[1..].to_owned(),
+        _ => field,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local;
+
+    #[test]
+    fn fields_are_called_what_the_request_calls_them() {
+        let check = |field: &str, place: &str, expected: &str| assert_eq!(local(field.to_owned(), place), expected);
+        check("network[blue].vni", "network[blue]", "vni");
+        check("network[blue].peers[0]", "network[blue]", "peers[0]");
+        check("network[blue].peers[192.0.2.2]", "network[blue].peers[192.0.2.2]", "address");
+        check("network[bluest].vni", "network[blue", "network[bluest].vni");
+        check("network[1].vni", "network[blue]", "network[1].vni");
+    }
+}

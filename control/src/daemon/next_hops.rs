@@ -1,0 +1,117 @@
+//! How peers are reached, looked up in the kernel and kept true.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use vxlane_dataplane::{link::Link, wire::MacAddr};
+
+use super::{Daemon, StartError};
+use crate::{
+    commit::{self, Surroundings},
+    desired::Plan,
+    netlink::{self, NextHop},
+};
+
+/// What we know of the uplink device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Uplink {
+    pub(super) index: u32,
+    pub(super) mac: MacAddr,
+    pub(super) mtu: u32,
+}
+
+impl Uplink {
+    /// Looks at the device called `name`.
+    ///
+    /// # Errors
+    /// [`StartError::Link`], [`StartError::NoMac`]
+    pub(super) fn look(name: &str) -> Result<Self, StartError> {
+        let link = Link::get(name)?;
+        let mac = link.mac.map(MacAddr).ok_or_else(|| StartError::NoMac(name.to_owned()))?;
+        Ok(Self { index: link.index, mac, mtu: link.mtu })
+    }
+}
+
+/// How long the start waits for next hops that do not answer: many times what a neighbour takes,
+/// and still short when one is down.
+const RESOLVE: Duration = Duration::from_millis(500);
+
+/// By peer.
+pub(super) type NextHops = BTreeMap<Ipv4Addr, NextHop>;
+
+/// How the peers of `plan` are reached by `uplink`.
+///
+/// # Errors
+/// [`StartError::Netlink`]
+pub(super) fn look(plan: &Plan, uplink: Uplink) -> Result<NextHops, StartError> {
+    let peers: BTreeSet<Ipv4Addr> = plan.networks.iter().flat_map(|network| &network.peers).copied().collect();
+    let found = peers.into_iter().map(|peer| Ok((peer, netlink::next_hop(uplink.index, peer)?)));
+    found.collect::<Result<_, _>>().map_err(StartError::Netlink)
+}
+
+impl Daemon {
+    /// Has the kernel ask for every next hop and waits a moment for the answers, so that the
+    /// first frames of the endpoints find the way open.
+    pub(super) fn resolve(&mut self) -> Result<(), StartError> {
+        let deadline = Instant::now() + RESOLVE;
+        self.refresh()?;
+        self.solicit();
+        let unknown = |daemon: &Self| daemon.next_hops.values().any(NextHop::is_awaited);
+        while unknown(self) && Instant::now() < deadline {
+            thread::sleep(RESOLVE / 100);
+            self.refresh()?;
+        }
+        Ok(())
+    }
+
+    /// Looks anew at how peers are reached, and gives the workers new tables if that has
+    /// changed. Returns whether it has.
+    ///
+    /// # Errors
+    /// If the kernel does not say, or a worker has ended.
+    pub fn refresh(&mut self) -> Result<bool, StartError> {
+        let uplink = Uplink::look(&self.plan.uplink)?;
+        self.next_hops = look(&self.plan, uplink)?;
+        self.uplink = uplink;
+        let now = self.surroundings();
+        if now == self.published {
+            return Ok(false);
+        }
+        self.publish()?;
+        Ok(true)
+    }
+
+    /// Gives the workers tables of what is planned and known; they have them when this returns.
+    ///
+    /// # Errors
+    /// [`StartError::Gone`]
+    pub(super) fn publish(&mut self) -> Result<(), StartError> {
+        let now = self.surroundings();
+        self.engine.publish(&Arc::new(commit::commit(&self.plan, &self.ids, &now)))?;
+        tracing::info!(next_hops = ?now.next_hops, "published");
+        self.published = now;
+        Ok(())
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let known = self.next_hops.iter().filter_map(|(&peer, next_hop)| Some((peer, next_hop.mac()?)));
+        let owners = self.ports.iter().filter_map(|port| Some((port.id, *port.workers.first()?)));
+        Surroundings { uplink_mac: self.uplink.mac, next_hops: known.collect(), owners: owners.collect() }
+    }
+
+    /// Has the kernel ask for every next hop that is not known, or not known to be still there.
+    pub fn solicit(&self) {
+        for next_hop in self.next_hops.values() {
+            if let NextHop::Via { neighbour, stale: true, .. } = *next_hop
+                && let Err(error) = netlink::solicit(self.uplink.index, neighbour)
+            {
+                tracing::warn!(%neighbour, %error, "the kernel does not ask for the neighbour");
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Interfaces that our program and our sockets are on, coming and going.
+
+use std::os::fd::RawFd;
+
+use vxlane_dataplane::{
+    attach::{AttachMode, Attached, Role},
+    ids::{PortId, QueueId, WorkerId},
+    link::Link,
+    port::xdp::{self, XdpSocket},
+};
+
+use super::{Daemon, StartError};
+use crate::{
+    commit::{self, Exhausted},
+    config::XdpChoice,
+};
+
+/// An interface that our program and our sockets are on.
+#[derive(Clone, Debug)]
+pub(super) struct OpenPort {
+    pub(super) id: PortId,
+    pub(super) interface: String,
+    pub(super) role: Role,
+    pub(super) attached: Attached,
+    pub(super) zero_copy: bool,
+    /// Frames of each ring of each queue.
+    pub(super) ring: u32,
+    /// The worker of each queue.
+    pub(super) workers: Vec<WorkerId>,
+    /// The socket of each queue.
+    sockets: Vec<RawFd>,
+}
+
+/// Frames that all access ports have together, as far as no port is left with less than
+/// [`SMALLEST_RING`]: 256 MiB where a frame has half a page.
+const POOL: u64 = 1 << 17;
+/// A new port gets at most this part of what is left of the pool: the first few get all they
+/// can use, and later ones less and less.
+const SHARE: u64 = 32;
+/// One burst.
+const SMALLEST_RING: u32 = 64;
+
+impl Daemon {
+    /// Puts the program and the sockets on one interface. Frames go to the host as before, until
+    /// [`serve`](Self::serve).
+    pub(super) fn open(&mut self, interface: &str, role: Role, xdp: XdpChoice) -> Result<(), StartError> {
+        let id = self.ids.port(interface).ok_or(Exhausted)?;
+        let link = Link::get(interface)?;
+        let workers = commit::place(link.rx_queues, &mut self.loads());
+        let ring = self.ring(role, workers.len());
+        let attached = self.steer.attach(interface, role, attach_mode(xdp), link.rx_queues)?;
+        let mut port = OpenPort {
+            id,
+            interface: interface.to_owned(),
+            role,
+            attached,
+            zero_copy: true,
+            ring,
+            workers,
+            sockets: Vec::new(),
+        };
+        if let Err(error) = self.open_queues(&mut port) {
+            self.close(&port);
+            return Err(error);
+        }
+        tracing::info!(interface, mode = %attached.mode, port.zero_copy, ring, "attached");
+        self.ports.push(port);
+        Ok(())
+    }
+
+    fn open_queues(&self, port: &mut OpenPort) -> Result<(), StartError> {
+        let id = port.id;
+        for (queue, &worker) in (0..).zip(&port.workers) {
+            let mut config = xdp::Config::new(&port.interface, u32::from(queue));
+            (config.rx_frames, config.tx_frames) = (port.ring, port.ring);
+            let (receive, transmit) = XdpSocket::open(&config)?;
+            port.zero_copy &= receive.zero_copy();
+            port.sockets.push(receive.socket());
+            let opened = self.engine.ask(worker, move |worker| worker.open(id, QueueId(queue), receive, transmit));
+            opened?.map_err(StartError::Workers)?;
+        }
+        Ok(())
+    }
+
+    /// Has the frames of a port that is open go to its workers.
+    pub(super) fn serve(&mut self, port: &OpenPort) -> Result<(), StartError> {
+        for (queue, &socket) in (0..).zip(&port.sockets) {
+            self.steer.serve(port.attached.ifindex, queue, socket)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves an interface as it was found. No table may name the port any more.
+    pub(super) fn close(&mut self, port: &OpenPort) {
+        if let Err(error) = self.steer.detach(port.attached.ifindex) {
+            tracing::warn!(interface = port.interface, %error, "detaching");
+        }
+        let id = port.id;
+        for &worker in &port.workers {
+            // The halves are closed here, not in the worker, which has packets to see to.
+            let closed = self.engine.ask(worker, move |worker| worker.close(id));
+            if let Err(error) = closed {
+                tracing::warn!(interface = port.interface, %error, "closing");
+            }
+        }
+        tracing::info!(interface = port.interface, "detached");
+    }
+
+    /// How many queues each worker has.
+    fn loads(&self) -> Vec<usize> {
+        let mut loads = vec![0; self.plan.workers.max(1)];
+        for worker in self.ports.iter().flat_map(|port| &port.workers) {
+            loads[worker.index()] += 1;
+        }
+        loads
+    }
+
+    /// Frames of each ring of a new port with so many queues.
+    fn ring(&self, role: Role, queues: usize) -> u32 {
+        let access = self.ports.iter().filter(|port| port.role == Role::Access);
+        let in_use = access.map(|port| frames(port.ring, port.workers.len())).sum();
+        match role {
+            Role::Uplink => self.plan.ring,
+            Role::Access => fair_ring(self.plan.ring, in_use, queues),
+        }
+    }
+}
+
+/// The largest power of two that leaves the pool to others, too.
+fn fair_ring(most: u32, in_use: u64, queues: usize) -> u32 {
+    let share = POOL.saturating_sub(in_use) / SHARE / frames(1, queues).max(1);
+    let fair = u32::try_from(share).unwrap_or(u32::MAX).checked_ilog2().map_or(0, |log| 1 << log);
+    fair.clamp(SMALLEST_RING, most.max(SMALLEST_RING))
+}
+
+/// A queue has as many frames to receive into as to send from.
+fn frames(ring: u32, queues: usize) -> u64 {
+    2 * u64::from(ring) * queues as u64
+}
+
+fn attach_mode(choice: XdpChoice) -> AttachMode {
+    match choice {
+        XdpChoice::Auto => AttachMode::Auto,
+        XdpChoice::Native => AttachMode::Native,
+        XdpChoice::Generic => AttachMode::Generic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_ports_get_all_they_can_use_and_many_share_a_bounded_pool() {
+        let (mut in_use, mut rings) = (0, Vec::new());
+        for _ in 0..256 {
+            let ring = fair_ring(1024, in_use, 1);
+            in_use += frames(ring, 1);
+            rings.push(ring);
+        }
+        assert_eq!((rings[0], rings[32], rings[33], rings[255]), (1024, 1024, 512, 64));
+        assert!(rings.is_sorted_by(|a, b| a >= b));
+        assert!(in_use * 2048 <= 300 << 20, "{in_use} frames");
+    }
+
+    #[test]
+    fn a_ring_is_never_longer_than_asked_for_nor_shorter_than_a_burst() {
+        assert_eq!(fair_ring(256, 0, 1), 256);
+        assert_eq!(fair_ring(1024, POOL * 2, 8), 64);
+        assert_eq!(fair_ring(1024, 0, 8), 256);
+    }
+}

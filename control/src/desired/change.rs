@@ -1,0 +1,294 @@
+//! Changes to what is asked for, as the API makes them.
+//!
+//! Asking twice for the same is asking once. Nothing here looks at the host or does anything:
+//! what comes out is to be validated, like everything else that is asked for.
+
+use std::{
+    collections::HashSet,
+    fmt::{self, Display},
+    hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
+    net::Ipv4Addr,
+};
+
+use vxlane_dataplane::wire::{MacAddr, Vni};
+
+use super::{
+    Desired, Endpoint, Network, Owned, Owner, Peering, Problem, Veth,
+    records::{endpoint_place, network_place, peer_place},
+};
+use crate::{
+    api::types::requests::{EndpointRequest, NetworkRequest},
+    config, ipam,
+    mac::Mac,
+};
+
+/// Why something cannot be changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is nothing of that name.
+    #[error("no such {what}: {name}")]
+    NotFound {
+        /// A kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// What is there differs from what is asked for, or is in the way.
+    #[error("{0}")]
+    Conflict(Problem),
+    /// The configuration file says otherwise, and it alone can.
+    #[error("{what} {name} comes from the configuration file; change it there and reload")]
+    OwnedByFile {
+        /// A kind of thing.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// What is asked for is not possible.
+    #[error("{}", Lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+struct Lines<'a>(&'a [Problem]);
+
+impl Display for Lines<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            write!(out, "{}{problem}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Desired {
+    /// Asks for a network. What is there already must be the same.
+    ///
+    /// # Errors
+    /// [`Refused::Conflict`], [`Refused::Invalid`]
+    pub fn create_network(&mut self, request: &NetworkRequest) -> Result<(), Refused> {
+        if let Some(known) = self.network(&request.name) {
+            return self.same_network(&known.item, request);
+        }
+        let no_vni = || invalid("vni", "none", "every VNI is taken");
+        let vni = request.vni.or_else(|| self.free_vni()).ok_or_else(no_vni)?;
+        let network = Network {
+            name: request.name.clone(),
+            vni,
+            subnet: request.subnet,
+            gateway: request.gateway,
+            internal: request.internal,
+            mtu: request.mtu,
+            ageing: request.ageing.unwrap_or_else(config::Network::default_ageing),
+            mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
+        };
+        let place = network_place(&network.name);
+        for (index, &address) in request.peers.iter().enumerate() {
+            let peering = Peering { network: network.name.clone(), address };
+            self.peers.push(Owned::by_api(format!("{place}.peers[{index}]"), peering));
+        }
+        self.networks.push(Owned::by_api(place, network));
+        Ok(())
+    }
+
+    fn same_network(&self, known: &Network, request: &NetworkRequest) -> Result<(), Refused> {
+        let peers: HashSet<Ipv4Addr> = self.peers_of(&known.name).collect();
+        let wanted = request.peers.iter().find(|peer| !peers.contains(peer));
+        let ageing = request.ageing.unwrap_or_else(config::Network::default_ageing);
+        let mac_limit = request.mac_limit.unwrap_or_else(config::Network::default_mac_limit);
+        let network = format!("network {}", known.name);
+        same(request.vni, Some(known.vni).filter(|_| request.vni.is_some()), "vni", &network)?;
+        same(request.subnet, known.subnet, "subnet", &network)?;
+        same(request.gateway, known.gateway, "gateway", &network)?;
+        same(Some(request.internal), Some(known.internal), "internal", &network)?;
+        same(request.mtu, known.mtu, "mtu", &network)?;
+        same(Some(ageing), Some(known.ageing), "ageing", &network)?;
+        same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;
+        same(wanted, None, "peers", &network)
+    }
+
+    /// The lowest VNI that is free, beyond those that people take for VLAN numbers.
+    fn free_vni(&self) -> Option<u32> {
+        let taken: HashSet<u32> = self.networks.iter().map(|network| network.item.vni).collect();
+        (FIRST_VNI..=Vni::MAX).find(|vni| !taken.contains(vni))
+    }
+
+    /// Takes a network away.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], [`Refused::OwnedByFile`], and [`Refused::Conflict`] while it has
+    /// endpoints.
+    pub fn remove_network(&mut self, name: &str) -> Result<(), Refused> {
+        let network = self.known_network(name)?;
+        if network.owner == Owner::File {
+            return Err(Refused::OwnedByFile { what: "network", name: name.to_owned() });
+        }
+        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.item.network == name);
+        let endpoints: Vec<&str> = endpoints.map(|endpoint| endpoint.item.name.as_str()).collect();
+        if !endpoints.is_empty() {
+            let reason = format!("has endpoints: {}", endpoints.join(", "));
+            return Err(Refused::Conflict(Problem::new("network", quoted(name), reason)));
+        }
+        self.networks.retain(|network| network.item.name != name);
+        self.peers.retain(|peering| peering.item.network != name);
+        self.last_given.remove(name);
+        Ok(())
+    }
+
+    /// Asks for an endpoint. What is there already must be the same.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn connect(&mut self, network: &str, request: &EndpointRequest) -> Result<(), Refused> {
+        let subnet = self.known_network(network)?.item.subnet;
+        if let Some(known) = self.endpoint(network, &request.name) {
+            return same_endpoint(&known.item, request);
+        }
+        let mut endpoint = Endpoint {
+            network: network.to_owned(),
+            name: request.name.clone(),
+            interface: String::new(),
+            xdp: request.xdp,
+            address: request.address,
+            mac: request.mac,
+            veth: None,
+        };
+        match (&request.netns, &request.interface) {
+            (Some(netns), None) => {
+                let ifname = request.ifname.clone().unwrap_or_else(|| "eth0".to_owned());
+                endpoint.veth = Some(Veth { netns: netns.clone(), ifname });
+                endpoint.interface = interface_name(network, &request.name);
+                if let (Some(subnet), None) = (subnet, request.address) {
+                    endpoint.address = Some(self.next_address(network, subnet)?);
+                }
+                endpoint.mac = endpoint.mac.or_else(|| Some(made_mac(endpoint.address)));
+            }
+            (None, Some(interface)) => interface.clone_into(&mut endpoint.interface),
+            (None, None) => return Err(invalid("netns", "none", "either `netns` or `interface` is needed")),
+            (Some(_), Some(interface)) => {
+                return Err(invalid("interface", quoted(interface), "not with `netns`, for which a device is made"));
+            }
+        }
+        if let (Some(ifname), None) = (&request.ifname, &endpoint.veth) {
+            return Err(invalid("ifname", quoted(ifname), "not with `interface`, which has a name"));
+        }
+        self.endpoints.push(Owned::by_api(endpoint_place(&endpoint.name), endpoint));
+        Ok(())
+    }
+
+    fn next_address(&mut self, network: &str, subnet: ipnetwork::Ipv4Network) -> Result<Ipv4Addr, Refused> {
+        let gateway = self.network(network).and_then(|network| network.item.gateway);
+        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.item.network == network);
+        let taken: HashSet<Ipv4Addr> = endpoints.filter_map(|endpoint| endpoint.item.address).chain(gateway).collect();
+        let last = self.last_given.get(network).copied();
+        let full = || invalid("address", "none", format!("every address of {subnet} is taken"));
+        let address = ipam::next(subnet, last, |address| taken.contains(&address)).ok_or_else(full)?;
+        self.last_given.insert(network.to_owned(), address);
+        Ok(address)
+    }
+
+    /// Takes an endpoint away and returns it.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], [`Refused::OwnedByFile`]
+    pub fn disconnect(&mut self, network: &str, name: &str) -> Result<Endpoint, Refused> {
+        self.known_network(network)?;
+        let missing = || Refused::NotFound { what: "endpoint", name: format!("{network}/{name}") };
+        let endpoint = self.endpoint(network, name).ok_or_else(missing)?;
+        if endpoint.owner == Owner::File {
+            return Err(Refused::OwnedByFile { what: "endpoint", name: format!("{network}/{name}") });
+        }
+        let endpoint = endpoint.item.clone();
+        self.endpoints.retain(|other| other.item != endpoint);
+        Ok(endpoint)
+    }
+
+    /// Asks for a peer of `network`.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`] if there is no such network.
+    pub fn add_peer(&mut self, network: &str, address: Ipv4Addr) -> Result<(), Refused> {
+        self.known_network(network)?;
+        if !self.peers_of(network).any(|peer| peer == address) {
+            let peering = Peering { network: network.to_owned(), address };
+            self.peers.push(Owned::by_api(peer_place(&peering), peering));
+        }
+        Ok(())
+    }
+
+    /// Takes a peer of `network` away.
+    ///
+    /// # Errors
+    /// [`Refused::NotFound`], [`Refused::OwnedByFile`]
+    pub fn remove_peer(&mut self, network: &str, address: Ipv4Addr) -> Result<(), Refused> {
+        self.known_network(network)?;
+        let peering = Peering { network: network.to_owned(), address };
+        let name = || format!("{network}/{address}");
+        let known = self.peers.iter().find(|peer| peer.item == peering);
+        match known.ok_or_else(|| Refused::NotFound { what: "peer", name: name() })?.owner {
+            Owner::File => Err(Refused::OwnedByFile { what: "peer", name: name() }),
+            Owner::Api => {
+                self.peers.retain(|peer| peer.item != peering);
+                Ok(())
+            }
+        }
+    }
+
+    fn known_network(&self, name: &str) -> Result<&Owned<Network>, Refused> {
+        self.network(name).ok_or_else(|| Refused::NotFound { what: "network", name: name.to_owned() })
+    }
+}
+
+fn same_endpoint(known: &Endpoint, request: &EndpointRequest) -> Result<(), Refused> {
+    let endpoint = format!("endpoint {}", known.name);
+    let veth = known.veth.as_ref();
+    let netns = veth.map(|veth| veth.netns.display().to_string());
+    same(request.netns.as_ref().map(|netns| netns.display().to_string()), netns, "netns", &endpoint)?;
+    let interface = Some(known.interface.clone()).filter(|_| request.interface.is_some() || veth.is_none());
+    same(request.interface.clone(), interface, "interface", &endpoint)?;
+    let ifname = veth.map(|veth| veth.ifname.clone()).filter(|_| request.ifname.is_some());
+    same(request.ifname.clone(), ifname, "ifname", &endpoint)?;
+    same(request.address, known.address.filter(|_| request.address.is_some()), "address", &endpoint)?;
+    same(request.mac, known.mac.filter(|_| request.mac.is_some()), "mac", &endpoint)
+}
+
+/// Refuses if `what` exists with another value of `field` than is asked for.
+fn same<T: PartialEq + Display>(asked: Option<T>, has: Option<T>, field: &str, what: &str) -> Result<(), Refused> {
+    let shown = |value: Option<T>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+    if asked == has {
+        return Ok(());
+    }
+    let reason = format!("{what} exists, with {}", shown(has));
+    Err(Refused::Conflict(Problem::new(field, shown(asked), reason)))
+}
+
+fn invalid(field: &str, value: impl Display, reason: impl Into<String>) -> Refused {
+    Refused::Invalid(vec![Problem::new(field, value, reason)])
+}
+
+fn quoted(text: impl Display) -> String {
+    format!("\"{text}\"")
+}
+
+/// A name for the host's end of a pair. It is stored with the endpoint, so that any hash does.
+fn interface_name(network: &str, endpoint: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    (network, endpoint).hash(&mut hasher);
+    format!("vx{:011x}", hasher.finish() & 0xfff_ffff_ffff)
+}
+
+/// An address of the locally administered range: made from the endpoint's own address where it
+/// has one, in the manner of Docker, and by chance where not.
+fn made_mac(address: Option<Ipv4Addr>) -> Mac {
+    let chance = || u64::to_be_bytes(RandomState::new().hash_one(0));
+    let (second, [a, b, c, d]) = match address {
+        Some(address) => (0x42, address.octets()),
+        None => {
+            let [a, b, c, d, second, ..] = chance();
+            (second, [a, b, c, d])
+        }
+    };
+    Mac(MacAddr([0x02, second, a, b, c, d]))
+}
+
+/// Where VNIs that nobody chose begin.
+const FIRST_VNI: u32 = 4096;

@@ -1,0 +1,98 @@
+//! What will be done: a request with all defaults filled in and all names resolved.
+
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+use vxlane_dataplane::wire::Vni;
+
+use super::{Desired, Endpoint, Host, Network, Owned, Problem, checks};
+use crate::config::XdpChoice;
+
+/// What will be done: all defaults filled in, all names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The uplink device.
+    pub uplink: String,
+    /// Where its XDP program runs.
+    pub uplink_xdp: XdpChoice,
+    /// Local VTEP address.
+    pub address: Ipv4Addr,
+    /// UDP port.
+    pub port: u16,
+    /// Worker threads.
+    pub workers: usize,
+    /// The CPU of each, as far as given.
+    pub cpus: Vec<usize>,
+    /// Stations that each worker's MAC table has room for.
+    pub stations: usize,
+    /// Frames of each ring.
+    pub ring: u32,
+    /// Overlay networks.
+    pub networks: Vec<PlannedNetwork>,
+    /// Attachments to them.
+    pub endpoints: Vec<PlannedEndpoint>,
+}
+
+/// An overlay network that can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedNetwork {
+    /// What people call it.
+    pub name: String,
+    /// What the wire calls it.
+    pub vni: Vni,
+    /// The addresses of its endpoints.
+    pub subnet: Option<Ipv4Network>,
+    /// The address of the way out.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether there is no way out.
+    pub internal: bool,
+    /// Longest packet in bytes.
+    pub mtu: u16,
+    /// Seconds after which a silent station is forgotten.
+    pub ageing: u32,
+    /// How many stations may be learned.
+    pub mac_limit: u32,
+    /// VTEPs to flood to and to learn from.
+    pub peers: Vec<Ipv4Addr>,
+}
+
+/// An attachment that can be.
+pub type PlannedEndpoint = Endpoint;
+
+impl Desired {
+    /// Fills in defaults. The checks have passed; what they leave open is an error here too.
+    pub(super) fn plan(&self, host: &Host) -> Result<Plan, Problem> {
+        let networks = self.networks.iter().map(|network| self.plan_network(network, host));
+        let address = self.address(host).ok_or_else(|| checks::no_address(self))?;
+        Ok(Plan {
+            uplink: self.underlay.interface.clone(),
+            uplink_xdp: self.underlay.xdp,
+            address,
+            port: self.underlay.port,
+            workers: self.workers(host),
+            cpus: self.dataplane.cpus.clone(),
+            stations: self.dataplane.stations,
+            ring: self.dataplane.ring,
+            networks: networks.collect::<Result<_, _>>()?,
+            endpoints: self.endpoints.iter().map(|endpoint| endpoint.item.clone()).collect(),
+        })
+    }
+
+    fn plan_network(&self, network: &Owned<Network>, host: &Host) -> Result<PlannedNetwork, Problem> {
+        let Network { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit } = &network.item;
+        let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
+        let mtu = mtu.unwrap_or_else(|| self.default_mtu(host));
+        let bad_mtu = |_| Problem::new(network.field("mtu"), mtu, "more than 65535");
+        Ok(PlannedNetwork {
+            name: name.clone(),
+            vni: Vni::new(*vni).map_err(bad_vni)?,
+            subnet: *subnet,
+            gateway: *gateway,
+            internal: *internal,
+            mtu: u16::try_from(mtu).map_err(bad_mtu)?,
+            ageing: *ageing,
+            mac_limit: *mac_limit,
+            peers: self.peers_of(name).collect(),
+        })
+    }
+}

@@ -1,0 +1,218 @@
+//! Veth pairs: one end here, the other, ready for use, inside a container's namespace.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Message,
+    address::{AddressAttribute, AddressMessage},
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+use netlink_sys::Socket;
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+};
+use std::os::fd::AsRawFd;
+use vxlane_dataplane::wire::MacAddr;
+
+/// A pair that shall be.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// The end in this namespace.
+    pub interface: &'a str,
+    /// What that end carries as its alias, by which we know it for ours.
+    pub alias: &'a str,
+    /// Longest packet in bytes.
+    pub mtu: u32,
+    /// Longest packet in bytes that the container may hand over for segmentation: with the
+    /// tunnel's headers it must still be one that an IP header can tell the length of.
+    pub gso_max: u32,
+    /// The namespace of the other end.
+    pub netns: &'a Path,
+    /// The name of the other end.
+    pub ifname: &'a str,
+    /// The Ethernet address of the other end.
+    pub mac: Option<MacAddr>,
+    /// Its address, with the length of its subnet's prefix.
+    pub address: Option<Ipv4Network>,
+    /// Its default route.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// Why a pair could not be made. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// The namespace cannot be entered.
+    #[error("network namespace {}", .path.display())]
+    Netns {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// One of the two names is taken.
+    #[error("{interface} or {ifname} exists already")]
+    Exists {
+        /// The end here.
+        interface: String,
+        /// The end in the container.
+        ifname: String,
+    },
+    /// The kernel refused a step.
+    #[error("{step}")]
+    Step {
+        /// What was to be done.
+        step: String,
+        /// What it answered.
+        source: io::Error,
+    },
+}
+
+impl Pair<'_> {
+    /// Makes the pair, both ends up.
+    ///
+    /// # Errors
+    /// [`PairError`]
+    pub fn make(&self) -> Result<(), PairError> {
+        let netns = |source| PairError::Netns { path: self.netns.to_owned(), source };
+        let namespace = File::open(self.netns).map_err(netns)?;
+        let inside = connect_inside(&namespace).map_err(netns)?;
+        let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+        self.create(&here, &namespace)?;
+        let finished = self.finish_here(&here).and_then(|()| self.finish_inside(&inside));
+        finished.inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = remove_pair(self.interface);
+        })
+    }
+
+    fn create(&self, here: &Socket, namespace: &File) -> Result<(), PairError> {
+        let mut peer = named(self.ifname);
+        peer.attributes.push(LinkAttribute::Mtu(self.mtu));
+        peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
+        peer.attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        let mut link = named(self.interface);
+        link.attributes.push(LinkAttribute::Mtu(self.mtu));
+        let data = InfoData::Veth(InfoVeth::Peer(peer));
+        link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        super::ask_through(here, Message::NewLink(link), flags).map(drop).map_err(|source| {
+            if source.raw_os_error() == Some(Errno::EEXIST as i32) {
+                return PairError::Exists { interface: self.interface.to_owned(), ifname: self.ifname.to_owned() };
+            }
+            step(&format!("RTM_NEWLINK {}", self.interface))(source)
+        })
+    }
+
+    /// This end has no part in any conversation: the host does not speak IPv6 on it.
+    fn finish_here(&self, here: &Socket) -> Result<(), PairError> {
+        let mut link = named(self.interface);
+        link.attributes.push(LinkAttribute::IfAlias(self.alias.to_owned()));
+        let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
+        tell(here, Message::SetLink(link), self.interface)?;
+        tell(here, Message::SetLink(up(self.interface)), self.interface)
+    }
+
+    fn finish_inside(&self, inside: &Socket) -> Result<(), PairError> {
+        let mut link = up(self.ifname);
+        link.attributes.push(LinkAttribute::GsoMaxSize(self.gso_max));
+        tell(inside, Message::SetLink(link), self.ifname)?;
+        let answers = super::ask_through(inside, Message::GetLink(named(self.ifname)), 0);
+        let answers = answers.map_err(step(&format!("RTM_GETLINK {}", self.ifname)))?;
+        let index = answers.iter().find_map(|answer| match answer {
+            Message::NewLink(link) => Some(link.header.index),
+            _ => None,
+        });
+        let index = index.unwrap_or_default();
+        if let Some(address) = self.address {
+            let message = Message::NewAddress(address_message(index, address));
+            tell(inside, message, &format!("{address} on {}", self.ifname))?;
+        }
+        if let Some(gateway) = self.gateway {
+            let message = Message::NewRoute(default_route(index, gateway));
+            tell(inside, message, &format!("default via {gateway}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes away the pair that `interface` is one end of. That it is gone already is no error.
+///
+/// # Errors
+/// What the kernel answered to `RTM_DELLINK`.
+pub fn remove_pair(interface: &str) -> io::Result<()> {
+    match super::ask(Message::DelLink(named(interface)), NLM_F_ACK) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+/// A socket to the kernel that speaks of `namespace`. Only a thread can enter, so one does.
+fn connect_inside(namespace: &File) -> io::Result<Socket> {
+    let entered = thread::scope(|scope| {
+        let enter = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            super::connect()
+        };
+        scope.spawn(enter).join()
+    });
+    entered.unwrap_or_else(|_| Err(io::Error::other("the thread that entered the namespace panicked")))
+}
+
+fn tell(socket: &Socket, message: Message, what: &str) -> Result<(), PairError> {
+    super::ask_through(socket, message, NLM_F_ACK | NLM_F_CREATE).map(drop).map_err(step(what))
+}
+
+fn step(step: &str) -> impl FnOnce(io::Error) -> PairError {
+    let step = step.to_owned();
+    move |source| PairError::Step { step, source }
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link
+}
+
+fn up(name: &str) -> LinkMessage {
+    let mut link = named(name);
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link
+}
+
+fn address_message(index: u32, address: Ipv4Network) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = address.prefix();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(IpAddr::V4(address.ip())));
+    message.attributes.push(AddressAttribute::Address(IpAddr::V4(address.ip())));
+    message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    message
+}
+
+fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    message.attributes.push(RouteAttribute::Oif(index));
+    message
+}
