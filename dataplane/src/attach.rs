@@ -4,6 +4,7 @@
 //! dropped. A program that somebody else put there is never replaced.
 
 mod installed;
+mod kept;
 mod merging;
 mod slots;
 
@@ -14,12 +15,18 @@ use crate::{
 use aya::{
     Ebpf, EbpfError,
     maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
-    programs::{ProgramError, Xdp, xdp::XdpMode as Request},
+    programs::{ProgramError, Xdp},
 };
 use installed::Installed;
+pub use kept::KeptLink;
 use merging::Unmerged;
 use slots::Slots;
-use std::{collections::HashMap, io, net::Ipv4Addr, os::fd::RawFd};
+use std::{
+    collections::HashMap,
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsFd, RawFd},
+};
 use vxlane_abi as abi;
 
 /// What is steered to the ring of a port.
@@ -127,7 +134,7 @@ pub enum SteerError {
         /// The mode tried last.
         mode: XdpMode,
         /// What the kernel answered.
-        source: ProgramError,
+        source: io::Error,
     },
     /// Merging of received frames could not be turned off.
     #[error("ethtool -K {interface} gro off lro off")]
@@ -136,6 +143,20 @@ pub enum SteerError {
         interface: String,
         /// What the kernel answered.
         source: io::Error,
+    },
+    /// The kernel would not let the program on an interface outlive a process.
+    #[error("keeping the steering program on interface {ifindex}")]
+    Keep {
+        /// The interface.
+        ifindex: u32,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The program that was kept is no longer on the interface.
+    #[error("{interface} does not carry the steering program that was kept")]
+    NotKept {
+        /// The interface.
+        interface: String,
     },
     /// No interface of that index is attached.
     #[error("interface {ifindex} is not attached")]
@@ -172,8 +193,8 @@ pub struct Steer {
 /// An attached interface. Dropped in this order: the program leaves, then merging comes back.
 struct Port {
     slots: Slots,
-    _program: Installed,
-    _unmerged: Option<Unmerged>,
+    program: Installed,
+    unmerged: Option<Unmerged>,
 }
 
 impl Steer {
@@ -222,24 +243,10 @@ impl Steer {
         if let Some(program) = link.xdp {
             return Err(SteerError::Occupied { interface: interface.to_owned(), program });
         }
-        // An entry may be left of an interface that has gone and whose index came back.
-        self.attached.remove(&link.index);
-        let taken: Vec<Slots> = self.attached.values().map(|port| port.slots).collect();
-        let slots = slots::find(&taken, queues, abi::MAX_SLOTS)
-            .ok_or_else(|| SteerError::NoSlots { interface: interface.to_owned(), queues })?;
-        self.clear_sockets(slots);
-        let value = abi::PortSteer {
-            role: match role {
-                Role::Uplink => abi::ROLE_UPLINK,
-                Role::Access => abi::ROLE_ACCESS,
-            },
-            first_slot: slots.first,
-            queues: slots.count,
-        };
-        self.ports.insert(link.index, value, 0).map_err(map_failed(abi::maps::PORTS))?;
+        let slots = self.register(&link, role, queues)?;
         match self.attach_program(&link, mode) {
             Ok((program, unmerged, mode)) => {
-                let port = Port { slots, _program: program, _unmerged: unmerged };
+                let port = Port { slots, program, unmerged };
                 self.attached.insert(link.index, port);
                 Ok(Attached { ifindex: link.index, mode, queues })
             }
@@ -295,6 +302,26 @@ impl Steer {
         })
     }
 
+    /// Gives an interface slots for its queues and tells the program of them.
+    fn register(&mut self, link: &Link, role: Role, queues: u32) -> Result<Slots, SteerError> {
+        // An entry may be left of an interface that has gone and whose index came back.
+        self.attached.remove(&link.index);
+        let taken: Vec<Slots> = self.attached.values().map(|port| port.slots).collect();
+        let slots = slots::find(&taken, queues, abi::MAX_SLOTS)
+            .ok_or_else(|| SteerError::NoSlots { interface: link.name.clone(), queues })?;
+        self.clear_sockets(slots);
+        let value = abi::PortSteer {
+            role: match role {
+                Role::Uplink => abi::ROLE_UPLINK,
+                Role::Access => abi::ROLE_ACCESS,
+            },
+            first_slot: slots.first,
+            queues: slots.count,
+        };
+        self.ports.insert(link.index, value, 0).map_err(map_failed(abi::maps::PORTS))?;
+        Ok(slots)
+    }
+
     fn attach_program(
         &mut self,
         link: &Link,
@@ -314,14 +341,8 @@ impl Steer {
     }
 
     fn attach_in(&mut self, link: &Link, mode: XdpMode) -> Result<Installed, SteerError> {
-        let request = match mode {
-            XdpMode::Native => Request::Driver,
-            XdpMode::Generic => Request::Skb,
-            XdpMode::Offloaded => Request::Hardware,
-        };
-        let program = program(&mut self.object)?;
-        let attached = program.attach_to_if_index(link.index, request).and_then(|id| program.take_link(id));
-        attached.map(Installed::new).map_err(|source| match errno(&source) {
+        let program = program(&mut self.object)?.fd().map_err(SteerError::Program)?;
+        Installed::create(program.as_fd(), link.index, mode).map_err(|source| match source.raw_os_error() {
             // Somebody was faster than the look at the link.
             Some(libc::EBUSY | libc::EEXIST) => {
                 SteerError::Occupied { interface: link.name.clone(), program: LinkProgram { id: 0, mode } }
@@ -360,20 +381,9 @@ fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {
 /// Whether native mode was refused for what the driver is or how the device is set up, so that
 /// generic mode is worth a try: no XDP at all, an MTU or a number of queues it cannot have with
 /// XDP, or features in the way.
-fn driver_cannot(error: &ProgramError) -> bool {
-    matches!(errno(error), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::E2BIG))
-}
-
-/// The error number at the bottom of what aya reports.
-fn errno(error: &ProgramError) -> Option<i32> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return Some(code);
-        }
-        cause = error.source();
-    }
-    None
+fn driver_cannot(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    matches!(code, Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC | libc::E2BIG))
 }
 
 /// Built by `cargo xtask ebpf` from `ebpf/steer`.

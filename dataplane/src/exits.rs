@@ -30,7 +30,7 @@ pub(crate) struct Exits<T> {
     to_ring: Vec<WorkerId>,
     /// Where replies are written; `None` while one is on its way.
     scratch: Option<Box<[u8; icmp::MAX_ERROR]>>,
-    /// Replies that may still be sent before the next [`refill`](Self::refill).
+    /// Replies that may still be sent before the next [`tick`](Self::tick).
     replies_left: u32,
 }
 
@@ -161,9 +161,10 @@ impl<T: Transmit> Exits<T> {
         self.scratch = Some(scratch);
     }
 
-    /// Allows another tenth of a second's replies.
-    pub(crate) fn refill(&mut self) {
+    /// Allows another tenth of a second's replies, and lets ports do their slow work.
+    pub(crate) fn tick(&mut self) {
         self.replies_left = REPLIES_PER_TICK;
+        self.halves().for_each(|(_, half)| half.tick());
     }
 
     /// Puts `head` + `body` into a port of ours, or hands it to the worker that has it.

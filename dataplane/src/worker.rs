@@ -212,7 +212,8 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     pub fn tick(&mut self, now: Instant) {
         let slots = self.pipeline.bridge.slots().div_ceil(64);
         self.pipeline.bridge.age(&self.tables, now, slots);
-        self.exits.refill();
+        self.exits.tick();
+        self.inlets.iter_mut().for_each(|inlet| inlet.receive.tick());
     }
 
     /// Whether the worker may sleep: nobody put anything into its mailbox meanwhile.
@@ -240,6 +241,11 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             counters: self.exits.counters.clone(),
             stations: self.pipeline.bridge.len(),
         }
+    }
+
+    /// The receiving half of every queue that it serves.
+    pub fn queues(&self) -> impl Iterator<Item = (PortId, QueueId, &R)> {
+        self.inlets.iter().map(|inlet| (inlet.port, inlet.queue, &inlet.receive))
     }
 
     /// The tables it works with.

@@ -13,7 +13,7 @@ use etherparse::PacketBuilder;
 use rig::*;
 use std::{fs, net::UdpSocket, os::fd::AsRawFd, process, time::Duration};
 use vxlane_dataplane::{
-    attach::{AttachMode, Role, Steer, SteerCounters, SteerError},
+    attach::{AttachMode, KeptLink, Role, Steer, SteerCounters, SteerError},
     link::{Link, XdpMode},
     port::{
         Receive,
@@ -270,4 +270,55 @@ fn serving_wants_a_queue_of_an_attached_interface_and_a_socket_of_the_right_kind
     let udp = UdpSocket::bind("127.0.0.1:0").expect("bind");
     let wrong = steer.serve(index, 0, udp.as_raw_fd());
     assert!(matches!(wrong, Err(SteerError::Map { .. })), "{wrong:?}");
+}
+
+#[test]
+fn the_program_of_an_earlier_process_is_replaced_without_a_gap_and_leaves_as_if_it_were_ours() {
+    let rig = Rig::new();
+    rig.near.exec("ethtool", &["-K", VETH, "gro", "on"]);
+    let (first, mut rx, _tx) = steered(&rig, Role::Access, AttachMode::Generic);
+    assert!(!rig.near.gro(VETH));
+    let kept = first.keep(index(&rig)).expect("keep");
+    let (label, link) = (kept.label(), kept.link);
+    assert_eq!(label, "gro");
+    // What a process leaves that was killed: everything but its descriptors.
+    std::mem::forget(first);
+    let mut far = rig.far.packets(VETH);
+    far.send(&frame(1, 60));
+    let kept = KeptLink::from_label(&label, link);
+    let second = rig.near.inside(|| {
+        let mut steer = Steer::load().expect("load");
+        let attached = steer.resume(VETH, Role::Access, kept, &[rx.socket()]).expect("resume");
+        assert_eq!((attached.mode, attached.queues), (XdpMode::Generic, 1));
+        steer
+    });
+    far.send(&frame(2, 60));
+    let mut got = 0;
+    eventually("both frames", || {
+        got += rx.take();
+        rx.release();
+        got == 2
+    });
+    assert_eq!(second.counters().expect("counters").redirected, 1, "the second frame came by the new program");
+    assert_eq!(rig.near.inside(|| Link::get(VETH)).expect("link").xdp.map(|found| found.mode), Some(XdpMode::Generic));
+    rig.near.inside(|| drop(second));
+    assert_eq!(rig.near.inside(|| Link::get(VETH)).expect("link").xdp, None);
+    assert!(rig.near.gro(VETH));
+}
+
+#[test]
+fn a_program_that_was_kept_and_has_been_taken_away_is_not_gone_on_with() {
+    let rig = Rig::new();
+    let (first, rx, _tx) = steered(&rig, Role::Access, AttachMode::Generic);
+    let kept = first.keep(index(&rig)).expect("keep");
+    rig.near.inside(|| drop(first));
+    assert_eq!(kept.place().expect("place"), None);
+    let error = rig.near.inside(|| {
+        Steer::load().expect("load").resume(VETH, Role::Access, kept, &[rx.socket()]).expect_err("nothing there")
+    });
+    assert_eq!(error.to_string(), "veth0 does not carry the steering program that was kept");
+}
+
+fn index(rig: &Rig) -> u32 {
+    rig.near.inside(|| Link::get(VETH)).expect("link").index
 }

@@ -13,9 +13,10 @@ use rig::*;
 use std::{thread, time::Duration};
 use vxlane_dataplane::{
     attach::{AttachMode, Role, Steer},
+    link::Link,
     port::{
         BURST, PutError, Receive, Transmit,
-        xdp::{BindMode, Config, OpenError, XdpReceive, XdpSocket, XdpTransmit},
+        xdp::{BindMode, Config, Kept, OpenError, XdpReceive, XdpSocket, XdpTransmit},
     },
 };
 
@@ -129,7 +130,7 @@ fn a_stalled_receiver_costs_counted_frames_and_then_goes_on() {
 fn a_full_transmit_half_says_so_and_an_overlong_frame_takes_no_place() {
     let rig = Rig::new();
     let (_steer, _rx, mut tx) = open(&rig.near);
-    assert_eq!(tx.put(&[0; 50], &[0; 1743]), Err(PutError::TooLong));
+    assert_eq!(tx.put(&[0; 50], &[0; 1999]), Err(PutError::TooLong));
     assert_eq!(tx.census().ours, 1024);
     for number in 0..1024 {
         assert_eq!(tx.put(&frame(number, 60), &[]), Ok(()));
@@ -178,4 +179,68 @@ fn a_large_mtu_is_met_with_large_frames() {
     rig.far.packets(VETH).send(&sent);
     eventually("the frame", || rx.take() == 1);
     assert_eq!(rx.frame(0), sent);
+}
+
+#[test]
+fn a_queue_is_gone_on_with_where_its_owner_stopped() {
+    let rig = Rig::new();
+    let (mut near, mut rx, mut tx) = open(&rig.near);
+    let (_far, mut far_rx, _far_tx) = open(&rig.far);
+    let mut far = rig.far.packets(VETH);
+    // All places of all rings are used up once, so that the indices are past the first round.
+    for number in 0..1100 {
+        far.send(&frame(number, 60));
+        eventually("the frame", || rx.take() == 1);
+        rx.release();
+        tx.put(&frame(number, 60), &[]).expect("a free frame");
+        eventually("the kernel takes it", || tx.submit() == 0);
+        far_rx.take();
+        far_rx.release();
+    }
+    far.send(&frame(1, 60));
+    eventually("the frame", || rx.take() == 1);
+    let kept = rx.keep().expect("descriptors");
+    // Now three frames are with the receiving owner, and it ends.
+    far.send(&frame(2, 60));
+    far.send(&frame(3, 60));
+    eventually("the frames", || rig.near.inside(|| near.counters().expect("counters").redirected) >= 1103);
+    drop((rx, tx));
+    far.send(&frame(4, 60));
+
+    let label = kept.label();
+    assert_eq!(label, "1024.1024.2048");
+    let kept = Kept::from_label(&label, kept.socket, kept.frames).expect("its own label");
+    let (mut rx, mut tx) = rig.near.inside(|| XdpSocket::resume(kept, VETH)).expect("resume");
+    eventually("what had come meanwhile", || rx.take() == 3);
+    for (index, number) in (2..5).enumerate() {
+        assert_eq!(rx.frame(index), frame(number, 60));
+    }
+    rx.release();
+    assert_eq!(tx.census().ours, 1024, "nothing was on its way");
+    let census = rx.census();
+    assert_eq!((census.kernel + census.ours, census.total), (1024, 1024));
+    // Every frame is used a few times: none is lost, none is in two places.
+    for number in 0..2100 {
+        let (out, back) = (frame(number, 1500), frame(number + 100_000, 1500));
+        far.send(&back);
+        tx.put(&out, &[]).expect("a free frame");
+        tx.submit();
+        eventually("the frame", || rx.take() == 1);
+        assert_eq!(rx.frame(0), back);
+        rx.release();
+        eventually("the frame over there", || far_rx.take() == 1);
+        assert_eq!(far_rx.frame(0), out);
+        far_rx.release();
+    }
+    let lost = |rx: &mut XdpReceive| {
+        thread::sleep(Duration::from_millis(100));
+        rx.tick();
+        rx.census().ours
+    };
+    eventually("the frame that the last owner held is ours again", || lost(&mut rx) >= 1);
+    rx.take();
+    rx.release();
+    let census = rx.census();
+    assert_eq!((census.kernel, census.ours), (1024, 0));
+    near.detach(rig.near.inside(|| Link::get(VETH)).expect("link").index).expect("detach");
 }

@@ -15,13 +15,6 @@ use std::{
 
 /// What to install, and why. Names are those of Debian 12 and Ubuntu.
 const PACKAGES: &[(&str, &str)] = &[
-    ("libelf-dev", "libxdp, inside xsk-rs, links with it"),
-    ("zlib1g-dev", "libxdp links with it"),
-    ("libclang-dev", "bindings to libxdp are generated"),
-    ("clang", "libxdp compiles its dispatcher for BPF"),
-    ("m4", "libxdp's sources are a template"),
-    ("make", "libxdp's build"),
-    ("pkg-config", "libxdp's build"),
     ("iproute2", "tests: namespaces, links, bridges"),
     ("ethtool", "tests: offloads, as a user sees them"),
     ("iputils-ping", "tests: a plain host"),

@@ -30,6 +30,19 @@ impl Unmerged {
         }
         Ok(this)
     }
+
+    /// Puts `was_on` back when dropped, which an earlier process turned off.
+    ///
+    /// # Errors
+    /// If the interface cannot be spoken to.
+    pub(super) fn kept(index: u32, was_on: Vec<Merging>) -> io::Result<Self> {
+        Ok(Self { device: Ethtool::open(index)?, was_on })
+    }
+
+    /// What was on.
+    pub(super) fn was_on(&self) -> &[Merging] {
+        &self.was_on
+    }
 }
 
 impl Drop for Unmerged {

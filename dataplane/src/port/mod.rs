@@ -33,6 +33,9 @@ pub trait Receive: Send {
     /// The descriptor whose readability says that frames wait, where there is one.
     fn fd(&self) -> Option<RawFd>;
 
+    /// The slow work, off the packet path; called some ten times a second.
+    fn tick(&mut self) {}
+
     /// What the kernel says it dropped before we saw it. Reads it anew: not for the packet path.
     fn kernel_drops(&self) -> KernelDrops;
 
@@ -53,6 +56,9 @@ pub trait Transmit: Send {
     /// Returns at once when there is nothing to send. Does not wait: frames that the kernel
     /// cannot take now stay queued for the next call.
     fn submit(&mut self) -> usize;
+
+    /// The slow work, off the packet path; called some ten times a second.
+    fn tick(&mut self) {}
 
     /// Where the frames of this half are.
     fn census(&mut self) -> Census;

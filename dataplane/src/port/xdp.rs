@@ -1,8 +1,9 @@
 //! One queue of one interface, by AF_XDP.
 //!
-//! Each queue has a UMEM of its own. Its frames are dealt out once: some to the receiving half,
-//! some to the transmitting half, and no frame ever changes sides. So a half is the only one to
-//! name its frames to the kernel, and the two may live on different threads.
+//! Each queue has a UMEM of its own. Its frames are dealt out once: the first so many to the
+//! receiving half, the others to the transmitting half, and no frame ever changes sides. So a
+//! half is the only one to name its frames to the kernel, and the two may live on different
+//! threads.
 //!
 //! A frame on the receive side is in the fill ring, inside the kernel, in the receive ring, held
 //! by the worker, or waiting to go back to the fill ring; on the transmit side it is free, put,
@@ -12,28 +13,35 @@
 //!
 //! A received packet longer than a frame has no place here: multi-buffer is not asked for, the
 //! kernel drops such a packet and counts it in [`KernelDrops::rx_dropped`].
+//!
+//! A queue outlives the process that opened it where somebody [keeps](Kept) its descriptors:
+//! packets gather in the rings until the next process [resumes](XdpSocket::resume).
 
 #![expect(unsafe_code, reason = "frames are shared with the kernel, by the rules of AF_XDP")]
 
-mod options;
+mod memory;
+mod resume;
+mod ring;
+mod socket;
 
 use super::{BURST, Census, KernelDrops, PutError, Receive, Transmit};
 use crate::{
     link::{Link, LinkError},
     memlock,
 };
+use memory::Frames;
+use resume::Limbo;
+use ring::{Consumer, Descriptor, Kind, Producer};
+use socket::Sizes;
 use std::{
-    error::Error,
-    io::{self, Write},
-    num::NonZeroU32,
-    os::fd::{AsRawFd, RawFd},
-    slice, thread,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
-use xsk_rs::{
-    CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem,
-    config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig},
-};
+
+pub use resume::{Kept, ResumeError};
 
 /// Which queue to open, and how.
 #[derive(Clone, Debug)]
@@ -108,24 +116,12 @@ pub enum OpenError {
         queue: u32,
         /// How much memory it was to have.
         needed: u64,
-        /// What libxdp answered.
-        source: Box<dyn Error + Send + Sync>,
+        /// What the kernel answered.
+        source: io::Error,
     },
     /// The socket could not be made or bound; `EBUSY` means that another one has the queue.
     #[error("AF_XDP socket on {interface} queue {queue}")]
     Socket {
-        /// The interface.
-        interface: String,
-        /// The queue.
-        queue: u32,
-        /// What libxdp answered.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The socket would not be asked or told something.
-    #[error("{option} on {interface} queue {queue}")]
-    Option {
-        /// The socket option.
-        option: &'static str,
         /// The interface.
         interface: String,
         /// The queue.
@@ -149,49 +145,101 @@ impl XdpSocket {
     /// [`OpenError`] says which call failed and on what.
     pub fn open(config: &Config) -> Result<(XdpReceive, XdpTransmit), OpenError> {
         let link = Link::get(&config.interface)?;
-        let rx_size = ring_size("rx_frames", config.rx_frames)?;
-        let tx_size = ring_size("tx_frames", config.tx_frames)?;
-        let (umem, mut rx_frames) = make_umem(config, frame_size(link.mtu), rx_size, tx_size)?;
-        let tx_frames = rx_frames.split_off(config.rx_frames as usize);
-
-        let socket_config = SocketConfig::builder()
-            .rx_queue_size(rx_size)
-            .tx_queue_size(tx_size)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(bind_flags(config.bind))
-            .build();
-        let (tx, rx, fill, comp) = bind(config, socket_config, &umem)?;
-        let fd = rx.fd().as_raw_fd();
-        let zero_copy = options::zero_copy(fd)
-            .and_then(|zero_copy| {
-                options::set_tx_budget(fd, config.tx_frames)?;
-                Ok(zero_copy)
-            })
-            .map_err(|source| OpenError::Option {
-                option: "XDP_OPTIONS or XDP_MAX_TX_SKB_BUDGET",
-                interface: config.interface.clone(),
-                queue: config.queue,
-                source,
-            })?;
+        let geometry = Geometry::of(config, link.mtu)?;
+        let queue = Queue::make(config, geometry)?;
+        let failed = socket_failed(config);
+        let receive = Producer::map(queue.fd(), Kind::Fill, geometry.sizes.receive)
+            .and_then(|fill| Ok((Consumer::map(queue.fd(), Kind::Receive, geometry.sizes.receive)?, fill)));
+        let transmit = Producer::map(queue.fd(), Kind::Transmit, geometry.sizes.transmit)
+            .and_then(|tx| Ok((tx, Consumer::map(queue.fd(), Kind::Completion, geometry.sizes.transmit)?)));
+        let ((rx, fill), (tx, comp)) = receive.and_then(|receive| Ok((receive, transmit?))).map_err(&failed)?;
+        queue.bind(config, link.index)?;
+        let zero_copy = socket::zero_copy(queue.fd()).map_err(&failed)?;
+        socket::set_tx_budget(queue.fd(), geometry.sizes.transmit).map_err(&failed)?;
         // Without privilege the default stays, and with it a lower bound on what is in flight.
-        let _ = options::raise_send_buffer(fd);
+        let _ = socket::raise_send_buffer(queue.fd());
 
-        let mut receive = XdpReceive {
-            held: [FrameDesc::default(); BURST],
-            count: 0,
-            total: rx_frames.len(),
-            with_kernel: 0,
-            returning: rx_frames,
-            umem: umem.clone(),
-            rx,
-            fill,
-            zero_copy,
-        };
+        let queue = Arc::new(queue);
+        let returning = geometry.receive_frames().collect();
+        let free = geometry.transmit_frames().collect();
+        let mut receive = XdpReceive::new(Arc::clone(&queue), rx, fill, returning, zero_copy);
         receive.refill();
-        let total = tx_frames.len();
-        let put = Vec::with_capacity(total);
-        let transmit = XdpTransmit { free: tx_frames, put, total, with_kernel: 0, umem, tx, comp };
-        Ok((receive, transmit))
+        Ok((receive, XdpTransmit::new(queue, tx, comp, free)))
+    }
+}
+
+/// How many frames a queue has, and how long they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Geometry {
+    /// Of the rings, and the numbers of frames of each half.
+    sizes: Sizes,
+    /// Of a frame, in bytes.
+    frame: u32,
+}
+
+impl Geometry {
+    fn of(config: &Config, mtu: u32) -> Result<Self, OpenError> {
+        let receive = ring_size("rx_frames", config.rx_frames)?;
+        let transmit = ring_size("tx_frames", config.tx_frames)?;
+        Ok(Self { sizes: Sizes { receive, transmit }, frame: frame_size(mtu) })
+    }
+
+    fn frames(self) -> u32 {
+        self.sizes.receive + self.sizes.transmit
+    }
+
+    /// The addresses of the frames of the receiving half.
+    fn receive_frames(self) -> impl Iterator<Item = u64> {
+        (0..self.sizes.receive).map(move |number| u64::from(number) * u64::from(self.frame))
+    }
+
+    /// The addresses of the frames of the transmitting half.
+    fn transmit_frames(self) -> impl Iterator<Item = u64> {
+        (self.sizes.receive..self.frames()).map(move |number| u64::from(number) * u64::from(self.frame))
+    }
+}
+
+/// What the two halves share: the socket and the frames. Neither half touches the frames of the
+/// other.
+#[derive(Debug)]
+struct Queue {
+    socket: OwnedFd,
+    frames: Frames,
+    geometry: Geometry,
+}
+
+impl Queue {
+    /// Makes frames and a socket, which is not bound yet.
+    fn make(config: &Config, geometry: Geometry) -> Result<Self, OpenError> {
+        let needed = u64::from(geometry.frames()) * u64::from(geometry.frame);
+        let limit = memlock::lift();
+        let frames = Frames::new(geometry.frames(), geometry.frame).map_err(|source| OpenError::Umem {
+            interface: config.interface.clone(),
+            queue: config.queue,
+            needed,
+            source,
+        })?;
+        let socket = socket::make(&frames, geometry.sizes).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENOMEM) => OpenError::LockedMemory { needed, limit, source },
+            _ => socket_failed(config)(source),
+        })?;
+        Ok(Self { socket, frames, geometry })
+    }
+
+    fn bind(&self, config: &Config, ifindex: u32) -> Result<(), OpenError> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        loop {
+            match socket::bind(self.fd(), ifindex, config.queue, bind_flags(config.bind)) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    thread::sleep(BUSY_PAUSE);
+                }
+                result => return result.map_err(socket_failed(config)),
+            }
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -199,20 +247,36 @@ impl XdpSocket {
 #[derive(Debug)]
 pub struct XdpReceive {
     /// What `take` took; the first `count` are held.
-    held: [FrameDesc; BURST],
+    held: [Descriptor; BURST],
     count: usize,
     /// Released, and not yet accepted by the fill ring.
-    returning: Vec<FrameDesc>,
+    returning: Vec<u64>,
     /// Put on the fill ring and not yet taken off the receive ring.
     with_kernel: usize,
     total: usize,
-    umem: Umem,
-    rx: RxQueue,
-    fill: FillQueue,
+    /// What among `with_kernel` may not be there.
+    limbo: Limbo,
+    queue: Arc<Queue>,
+    rx: Consumer<Descriptor>,
+    fill: Producer<u64>,
     zero_copy: bool,
 }
 
 impl XdpReceive {
+    /// A half whose frames are with the kernel, all but those `returning`.
+    fn new(
+        queue: Arc<Queue>,
+        rx: Consumer<Descriptor>,
+        fill: Producer<u64>,
+        returning: Vec<u64>,
+        zero_copy: bool,
+    ) -> Self {
+        let total = queue.geometry.sizes.receive as usize;
+        let with_kernel = total - returning.len();
+        let (held, limbo) = ([Descriptor::default(); BURST], Limbo::default());
+        Self { held, count: 0, returning, with_kernel, total, limbo, queue, rx, fill, zero_copy }
+    }
+
     /// Whether the device reads and writes our frames itself.
     pub fn zero_copy(&self) -> bool {
         self.zero_copy
@@ -221,7 +285,15 @@ impl XdpReceive {
     /// The socket, for [`Steer::serve`](crate::attach::Steer::serve). Valid as long as one of
     /// the halves lives.
     pub fn socket(&self) -> RawFd {
-        self.rx.fd().as_raw_fd()
+        self.queue.socket.as_raw_fd()
+    }
+
+    /// What keeps this queue alive when it is [kept](Kept) beyond this process.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn keep(&self) -> io::Result<Kept> {
+        Kept::of(&self.queue)
     }
 
     /// Gives the kernel as many of the returning frames as the fill ring has room for.
@@ -229,20 +301,12 @@ impl XdpReceive {
     /// The ring has a place for each of our frames, but the kernel makes places known in
     /// batches, so it may look full for a moment; what does not fit goes with the next call.
     fn refill(&mut self) {
-        let want = u32::try_from(self.returning.len()).unwrap_or(u32::MAX);
-        let room = self.fill.nb_free(want) as usize;
-        let keep = self.returning.len().saturating_sub(room);
-        // SAFETY: the frames are of this UMEM's receive half: `open` dealt them out, or `take`
-        // got them from this socket's receive ring. They are in `returning`, hence neither
-        // held nor in any ring, and the lines below take them out of it if the ring took them.
-        let taken = unsafe { self.fill.produce(&self.returning[keep..]) };
-        if taken > 0 {
-            self.returning.truncate(keep);
-            self.with_kernel += taken;
-        }
+        // The last ones: their bytes are still in the cache.
+        let keep = self.returning.len() - self.fill.room(self.returning.len());
+        self.with_kernel += self.fill.offer(&self.returning[keep..]);
+        self.returning.truncate(keep);
         if self.fill.needs_wakeup() {
-            // Fails only for a device that is down or gone, and then nothing arrives anyway.
-            let _ = self.fill.wakeup(self.rx.fd_mut(), 0);
+            socket::wake_receive(self.queue.fd());
         }
     }
 }
@@ -253,28 +317,28 @@ impl Receive for XdpReceive {
         if !self.returning.is_empty() {
             self.refill();
         }
-        // SAFETY: the ring is of the socket that `open` bound to `self.umem`.
-        self.count = unsafe { self.rx.consume(&mut self.held) };
+        self.count = self.rx.take(&mut self.held);
         self.with_kernel -= self.count;
+        if !self.limbo.is_empty() {
+            self.limbo.found(self.held[..self.count].iter().map(|held| self.queue.frames.base(held.address)));
+        }
         self.count
     }
 
     fn frame(&mut self, index: usize) -> &mut [u8] {
         assert!(index < self.count, "frame {index} of {} held", self.count);
-        // SAFETY: the descriptor came off the receive ring of this UMEM in `take`, and is among
-        // the `count` that `release` has not given back, so neither the kernel nor anything
-        // else here touches its frame.
-        let mut data = unsafe { self.umem.data_mut(&mut self.held[index]) };
-        let bytes = data.contents_mut();
-        let (start, length) = (bytes.as_mut_ptr(), bytes.len());
-        // SAFETY: these are the very bytes borrowed above, from memory that `self.umem` keeps
-        // mapped. The guard they were borrowed through ends with this function; the borrow of
-        // `self` that bounds the returned slice keeps `release`, and any other access, away.
-        unsafe { slice::from_raw_parts_mut(start, length) }
+        let Descriptor { address, length, .. } = self.held[index];
+        // SAFETY: the descriptor came off the receive ring of this queue in `take`, and is among
+        // the `count` that `release` has not given back, so the kernel does not touch its frame;
+        // no other descriptor is of the same frame. The borrow of `self` that bounds the result
+        // keeps `release`, and any other access through us, away; the other half knows
+        // addresses of its own frames only.
+        unsafe { self.queue.frames.bytes(address, length as usize) }
     }
 
     fn release(&mut self) {
-        self.returning.extend_from_slice(&self.held[..self.count]);
+        let held = self.held[..self.count].iter();
+        self.returning.extend(held.map(|held| self.queue.frames.base(held.address)));
         self.count = 0;
         if !self.returning.is_empty() {
             self.refill();
@@ -287,15 +351,13 @@ impl Receive for XdpReceive {
 
     fn kernel_drops(&self) -> KernelDrops {
         // The call cannot fail on an open AF_XDP socket, which this is while `self` lives.
-        self.rx.fd().xdp_statistics().map_or_else(
-            |_| KernelDrops::default(),
-            |totals| KernelDrops {
-                rx_dropped: totals.rx_dropped(),
-                rx_ring_full: totals.rx_ring_full(),
-                rx_fill_ring_empty: totals.rx_fill_ring_empty_descs(),
-                tx_invalid: totals.tx_invalid_descs(),
-            },
-        )
+        socket::statistics(self.queue.fd()).unwrap_or_default()
+    }
+
+    fn tick(&mut self) {
+        let lost = self.limbo.settle(|| true);
+        self.with_kernel -= lost.len();
+        self.returning.extend(lost);
     }
 
     fn census(&mut self) -> Census {
@@ -307,26 +369,38 @@ impl Receive for XdpReceive {
 #[derive(Debug)]
 pub struct XdpTransmit {
     /// To be written next is the one used last: its bytes are still in the cache.
-    free: Vec<FrameDesc>,
+    free: Vec<u64>,
     /// Written, and not yet accepted by the transmit ring. In order.
-    put: Vec<FrameDesc>,
+    put: Vec<Descriptor>,
     /// Put on the transmit ring and not yet taken off the completion ring.
     with_kernel: usize,
     total: usize,
-    umem: Umem,
-    tx: TxQueue,
-    comp: CompQueue,
+    /// What among `with_kernel` may not be there.
+    limbo: Limbo,
+    queue: Arc<Queue>,
+    tx: Producer<Descriptor>,
+    comp: Consumer<u64>,
 }
 
 impl XdpTransmit {
+    /// A half whose frames are with the kernel, all but those `free`.
+    fn new(queue: Arc<Queue>, tx: Producer<Descriptor>, comp: Consumer<u64>, free: Vec<u64>) -> Self {
+        let total = queue.geometry.sizes.transmit as usize;
+        let with_kernel = total - free.len();
+        let put = Vec::with_capacity(total);
+        Self { free, put, with_kernel, total, limbo: Limbo::default(), queue, tx, comp }
+    }
+
     /// Takes back what the kernel has sent.
     fn reclaim(&mut self) {
-        let mut sent = [FrameDesc::default(); BURST];
+        let mut sent = [0; BURST];
         loop {
-            // SAFETY: the ring is of the socket that `open` bound to `self.umem`.
-            let count = unsafe { self.comp.consume(&mut sent) };
+            let count = self.comp.take(&mut sent);
             self.with_kernel -= count;
             self.free.extend_from_slice(&sent[..count]);
+            if !self.limbo.is_empty() {
+                self.limbo.found(sent[..count].iter().copied());
+            }
             if count < BURST {
                 return;
             }
@@ -335,12 +409,7 @@ impl XdpTransmit {
 
     /// Moves what was put to the transmit ring, as far as it has room.
     fn produce(&mut self) {
-        let want = u32::try_from(self.put.len()).unwrap_or(u32::MAX);
-        let fits = (self.tx.nb_free(want) as usize).min(self.put.len());
-        // SAFETY: the frames are of this UMEM's transmit half: `open` dealt them out, or
-        // `reclaim` got them back. `put` took them out of `free`, so they are in no ring, and
-        // the lines below forget them once the ring has them.
-        let taken = unsafe { self.tx.produce(&self.put[..fits]) };
+        let taken = self.tx.offer(&self.put);
         self.put.drain(..taken);
         self.with_kernel += taken;
     }
@@ -351,18 +420,17 @@ impl Transmit for XdpTransmit {
         if self.free.len() < BURST {
             self.reclaim();
         }
-        let mut frame = self.free.pop().ok_or(PutError::Full)?;
-        // SAFETY: the frame was in `free`, hence is of this UMEM, in no ring and lent to nobody.
-        let mut data = unsafe { self.umem.data_mut(&mut frame) };
-        let mut cursor = data.cursor();
-        cursor.set_pos(0);
-        if cursor.buf_len() < head.len() + body.len() {
-            self.free.push(frame);
-            return Err(PutError::TooLong);
-        }
-        // The room was checked above, and a cursor fails for no other reason.
-        let _ = cursor.write_all(head).and_then(|()| cursor.write_all(body));
-        self.put.push(frame);
+        let length = head.len() + body.len();
+        let fits = u32::try_from(length).ok().filter(|&length| length <= self.queue.geometry.frame);
+        let fits = fits.ok_or(PutError::TooLong)?;
+        let address = self.free.pop().ok_or(PutError::Full)?;
+        // SAFETY: the frame was in `free`, hence is of this half, in no ring and lent to nobody;
+        // the other half knows addresses of its own frames only.
+        let bytes = unsafe { self.queue.frames.bytes(address, length) };
+        let (for_head, for_body) = bytes.split_at_mut(head.len());
+        for_head.copy_from_slice(head);
+        for_body.copy_from_slice(body);
+        self.put.push(Descriptor { address, length: fits, options: 0 });
         Ok(())
     }
 
@@ -372,16 +440,20 @@ impl Transmit for XdpTransmit {
         } else if self.with_kernel == 0 {
             return 0;
         }
-        let size = self.total;
-        if self.tx.nb_free_exact() as usize == size {
+        if self.tx.pending() == 0 {
             return self.put.len();
         }
         if self.tx.needs_wakeup() {
-            // Fails only for a device that is down or gone; the frames then stay, and are
-            // counted by what we return.
-            let _ = self.tx.wakeup();
+            socket::wake_transmit(self.queue.fd());
         }
-        self.put.len() + size.saturating_sub(self.tx.nb_free_exact() as usize)
+        self.put.len() + self.tx.pending() as usize
+    }
+
+    fn tick(&mut self) {
+        let fd = self.queue.fd();
+        let lost = self.limbo.settle(|| socket::is_sending(fd).is_ok_and(|sending| !sending));
+        self.with_kernel -= lost.len();
+        self.free.extend(lost);
     }
 
     fn census(&mut self) -> Census {
@@ -396,87 +468,30 @@ fn frame_size(mtu: u32) -> u32 {
     if XDP_HEADROOM.saturating_add(longest) <= HALF_PAGE { HALF_PAGE } else { PAGE }
 }
 
-fn ring_size(what: &'static str, frames: u32) -> Result<QueueSize, OpenError> {
+fn ring_size(what: &'static str, frames: u32) -> Result<u32, OpenError> {
     // The kernel wants at least 32 for the transmit budget, and a burst has to fit.
     let smallest = u32::try_from(BURST).unwrap_or(u32::MAX);
-    let error = || OpenError::Config { what, value: frames, must: "a power of two, at least one burst" };
-    if frames < smallest || frames > LARGEST_RING {
-        return Err(error());
+    if (smallest..=LARGEST_RING).contains(&frames) && frames.is_power_of_two() {
+        return Ok(frames);
     }
-    QueueSize::new(frames).map_err(|_| error())
+    Err(OpenError::Config { what, value: frames, must: "a power of two, at least one burst" })
 }
 
-fn make_umem(
-    config: &Config,
-    frame_size: u32,
-    fill: QueueSize,
-    comp: QueueSize,
-) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
-    let frames = config.rx_frames + config.tx_frames;
-    let needed = u64::from(frames) * u64::from(frame_size);
-    let failed = |source: Box<dyn Error + Send + Sync>| OpenError::Umem {
-        interface: config.interface.clone(),
-        queue: config.queue,
-        needed,
-        source,
-    };
-    let size = FrameSize::new(frame_size).map_err(|e| failed(Box::new(e)))?;
-    let umem_config = UmemConfig::builder()
-        .frame_size(size)
-        .fill_queue_size(fill)
-        .comp_queue_size(comp)
-        .build()
-        .map_err(|e| failed(Box::new(e)))?;
-    let count = NonZeroU32::new(frames).ok_or_else(|| failed("no frames".into()))?;
-    let limit = memlock::lift();
-    Umem::new(umem_config, count, false).map_err(|error| match errno(&error) {
-        Some(code @ (libc::ENOBUFS | libc::ENOMEM)) => {
-            OpenError::LockedMemory { needed, limit, source: io::Error::from_raw_os_error(code) }
-        }
-        _ => failed(Box::new(error)),
-    })
-}
-
-fn bind_flags(mode: BindMode) -> BindFlags {
+/// The flags of `struct sockaddr_xdp`.
+fn bind_flags(mode: BindMode) -> u16 {
     // With neither flag the kernel tries zero-copy and falls back to copying by itself
     // (`xp_assign_dev` in `net/xdp/xsk_buff_pool.c`).
-    BindFlags::XDP_USE_NEED_WAKEUP
+    libc::XDP_USE_NEED_WAKEUP
         | match mode {
-            BindMode::Auto => BindFlags::empty(),
-            BindMode::Copy => BindFlags::XDP_COPY,
-            BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+            BindMode::Auto => 0,
+            BindMode::Copy => libc::XDP_COPY,
+            BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
         }
 }
 
-fn bind(
-    config: &Config,
-    socket_config: SocketConfig,
-    umem: &Umem,
-) -> Result<(TxQueue, RxQueue, FillQueue, CompQueue), OpenError> {
-    let failed = |source: Box<dyn Error + Send + Sync>| OpenError::Socket {
-        interface: config.interface.clone(),
-        queue: config.queue,
-        source,
-    };
-    let interface: Interface = config.interface.parse().map_err(|e: std::ffi::NulError| failed(Box::new(e)))?;
-    let deadline = Instant::now() + BUSY_LIMIT;
-    loop {
-        // SAFETY: the one precondition is about binding a pair twice from one UMEM; this UMEM
-        // is new (`open` made it) and `INHIBIT_PROG_LOAD` is set there besides.
-        match unsafe { xsk_rs::Socket::new(socket_config, umem, &interface, config.queue) } {
-            Ok((tx, rx, Some((fill, comp)))) => return Ok((tx, rx, fill, comp)),
-            Ok((_, _, None)) => return Err(failed("libxdp gave no fill ring".into())),
-            Err(error) if errno(&error) == Some(libc::EBUSY) && Instant::now() < deadline => {
-                thread::sleep(BUSY_PAUSE);
-            }
-            Err(error) => return Err(failed(Box::new(error))),
-        }
-    }
-}
-
-/// The error number below what xsk-rs reports.
-fn errno(error: &dyn Error) -> Option<i32> {
-    error.source()?.downcast_ref::<io::Error>()?.raw_os_error()
+fn socket_failed(config: &Config) -> impl Fn(io::Error) -> OpenError {
+    let (interface, queue) = (config.interface.clone(), config.queue);
+    move |source| OpenError::Socket { interface: interface.clone(), queue, source }
 }
 
 /// What the kernel keeps free before a received packet (`XDP_PACKET_HEADROOM`).
@@ -493,7 +508,7 @@ const PAGE: u32 = 4096;
 const LARGEST_RING: u32 = 1 << 20;
 /// How long a queue may be busy with the socket that was closed before.
 const BUSY_LIMIT: Duration = Duration::from_secs(1);
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {
