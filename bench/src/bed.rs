@@ -21,6 +21,8 @@ pub struct Bed {
     pub left: Container,
     /// The container on host `b`; it has no VTEP on a half path.
     pub right: Container,
+    /// More containers on host `a`.
+    pub others: Vec<Container>,
     /// The hosts.
     pub lab: Lab,
     /// The overlay network.
@@ -33,7 +35,7 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn full(peer: Peer) -> Result<Self, LabError> {
-        let bed = Self::with_vteps(peer, &["a", "b"])?;
+        let bed = Self::with_vteps(peer, &["a", "b"], 0)?;
         bed.warm_up()?;
         Ok(bed)
     }
@@ -43,26 +45,38 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn half(peer: Peer) -> Result<Self, LabError> {
-        Self::with_vteps(peer, &["a"])
+        Self::with_vteps(peer, &["a"], 0)
     }
 
-    fn with_vteps(peer: Peer, hosts: &[&str]) -> Result<Self, LabError> {
+    /// [`CROWD`] containers on one host with a VTEP, which has a peer that never answers.
+    ///
+    /// # Errors
+    /// Whatever could not be made or started.
+    pub fn crowd(peer: Peer) -> Result<Self, LabError> {
+        Self::with_vteps(peer, &["a"], CROWD - 1)
+    }
+
+    fn with_vteps(peer: Peer, hosts: &[&str], others: usize) -> Result<Self, LabError> {
         // The wire keeps its offloads, so that the kernel is not handicapped.
         let lab = Lab::with(&["a", "b"], &LabOptions { wire_offload: true, ..LabOptions::default() })?;
         let network = Network::new("blue", VNI);
         let left = lab.host("a").container("c0", &network)?;
         let right = lab.host("b").container("c1", &network)?;
+        let others = (1..=others).map(|number| lab.host("a").container(&format!("o{number}"), &network));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
         if peer == Peer::Wire {
             join(&left, &right)?;
         }
         let mut vteps = Vec::new();
         for (name, container) in hosts.iter().zip([&left, &right]) {
-            let segment = Segment::of(&lab, name, &network, &[container]);
+            let crowd = others.iter().filter(|_| *name == "a");
+            let containers: Vec<&Container> = std::iter::once(container).chain(crowd).collect();
+            let segment = Segment::of(&lab, name, &network, &containers);
             vteps.extend(peer.start(lab.host(name), &segment)?);
         }
         left.knows(&right)?;
         right.knows(&left)?;
-        Ok(Self { peer, vteps, left, right, lab, network })
+        Ok(Self { peer, vteps, left, right, others, lab, network })
     }
 
     /// Has both ends answer each other, so that every VTEP has learned where they are.
@@ -137,6 +151,9 @@ fn join(left: &Container, right: &Container) -> Result<(), LabError> {
     }
     Ok(())
 }
+
+/// Containers of a crowd.
+pub const CROWD: usize = 64;
 
 /// The network's identifier.
 pub const VNI: u32 = 5000;

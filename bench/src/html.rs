@@ -1,18 +1,14 @@
-//! The report as one HTML file that needs nothing else: plots as inline SVG, tables as text.
+//! The report as one HTML file that needs nothing else: plots as inline SVG, and every table.
 
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
 use vxlane_tests::LabError;
 
-use crate::load::SMALLEST;
-use crate::measure::{FLOWS, LARGEST, cell};
+use crate::figures;
 use crate::peer::Peer;
-use crate::results::{Metric, Results, Row, Section};
-use crate::stats::Spread;
+use crate::promises::{self, Verdict};
+use crate::results::{Results, Row, Section};
 use crate::table;
 
 /// Writes the report of `results` to `path`.
@@ -20,196 +16,173 @@ use crate::table;
 /// # Errors
 /// [`LabError`] when a plot cannot be drawn or the file not be written.
 pub fn write(results: &Results, path: &Path) -> Result<(), LabError> {
-    let mut body = String::new();
-    for plot in plots(results).iter().filter(|plot| !plot.is_empty()) {
-        body += &plot.svg(results)?;
+    fs::write(path, page(results)?).map_err(LabError::syscall("write", path.display().to_string()))
+}
+
+fn page(results: &Results) -> Result<String, LabError> {
+    let mut plots = String::new();
+    for plot in figures::plots(results) {
+        plots += &format!("<figure>{}</figure>\n", figures::single(&plot)?);
     }
+    let sections: String = Section::ALL.into_iter().map(|section| section_table(results, section)).collect();
+    Ok(format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>vxlane beside its peers</title>\n\
+         <style>{STYLE}</style></head>\n<body>\n{}{}<div class=\"plots\">\n{plots}</div>\n{sections}{}{}</body></html>\n",
+        head(results),
+        promised(results),
+        losses(results),
+        tail(results),
+    ))
+}
+
+fn head(results: &Results) -> String {
     let about = &results.about;
-    let title = format!("vxlane-bench on {}, Linux {}, {}", about.machine.cpu, about.machine.kernel, about.date);
-    let page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>\n\
-         <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n\
-         <p>Bars are medians, whiskers the whole range of {} rounds. Load average {:.1} to {:.1}. \
-         Command: <code>{}</code></p>\n<div>{body}</div>\n<pre>{}</pre></body></html>\n",
+    let machine = &about.machine;
+    let kind = if machine.hypervisor { "virtual machine" } else { "machine" };
+    let quiet = if figures::is_quiet(results) {
+        String::new()
+    } else {
+        format!(
+            "<p class=\"warning\">Not a quiet machine: others used up to {:.0} % of its processors between rounds. \
+             Compare what was measured in turns, and mind the ranges.</p>",
+            table::background(results)
+        )
+    };
+    format!(
+        "<h1>vxlane beside its peers</h1>\n<p class=\"about\">{} with {} CPUs ({kind}), {} MiB, Linux {}<br>\
+         {}, commit {}, {} rounds{}, {:.0} s, load average {:.1} before and {:.1} after<br><code>{}</code></p>\n{quiet}\
+         <p>Bars and lines are medians; whiskers and bands are the whole range of all rounds.</p>\n",
+        escaped(&machine.cpu),
+        machine.cpus,
+        machine.memory_mib,
+        escaped(&machine.kernel),
+        escaped(&about.date),
+        escaped(about.commit.as_deref().unwrap_or("unknown")),
         about.rounds,
+        if about.quick { " (quick)" } else { "" },
+        about.seconds,
         about.load_average.0,
         about.load_average.1,
         escaped(&about.command),
-        escaped(&table::report(results)),
-        title = escaped(&title),
-    );
-    fs::write(path, page).map_err(LabError::syscall("write", path.display().to_string()))
+    )
 }
 
-/// One plot: groups of bars, a bar for each peer.
-struct Plot {
-    title: String,
-    unit: String,
-    /// Whether each step up is a factor, not a sum.
-    logarithmic: bool,
-    /// Name and line of each group.
-    groups: Vec<(String, Row)>,
-    /// Divides the values.
-    scale: f64,
-    bars: Vec<(Peer, Vec<Option<Spread>>)>,
-}
-
-fn plots(results: &Results) -> Vec<Plot> {
-    let row = |section, case: String, metric| Row { section, case, metric };
-    let rate = |size, flows| row(Section::Pps, cell(size, flows), Metric::Lossless);
-    let named = |row: Row| (format!("{} {}", row.case, row.metric.label()), row);
-    let costs = results.rows(Section::Cpu).into_iter();
-    let costs = costs.filter(|row| matches!(row.metric, Metric::CpuGross | Metric::CpuNet));
-    let times = results.rows(Section::Rr).into_iter().filter(|row| row.metric != Metric::Loss);
-    let halves = results.rows(Section::Half).into_iter().filter(|row| row.metric == Metric::Flood);
-    let streams = results.rows(Section::Tcp).into_iter();
-    let by_size = [(SMALLEST, "64 B"), (512, "512 B"), (LARGEST, "1450 B IP")];
-    let by_size = by_size.map(|(size, name)| (name.to_owned(), rate(size, 1))).to_vec();
-    let by_flows = FLOWS.map(|flows| (format!("{flows} flows"), rate(SMALLEST, flows))).to_vec();
-    let plot = |title: &str, unit: &str, scale, logarithmic, groups| {
-        Plot::new(results, title, unit, scale, logarithmic, groups)
+fn promised(results: &Results) -> String {
+    let promises = promises::all(results);
+    if promises.iter().all(|promise| promise.measured.is_none()) {
+        return String::new();
+    }
+    let line = |promise: &promises::Promise| {
+        let class = match promise.verdict() {
+            Verdict::Kept => "kept",
+            Verdict::MostlyKept => "mostly",
+            Verdict::MostlyBroken | Verdict::Broken => "broken",
+            Verdict::Unmeasured => "none",
+        };
+        format!(
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td><span class=\"{class}\">{}</span></td></tr>\n",
+            escaped(&promise.what),
+            escaped(&promise.bound.to_string()),
+            escaped(&promise.shown()),
+            promise.verdict()
+        )
     };
-    vec![
-        plot("Rate with loss < 0.5 % by frame size, 1 flow", "kpps", 1e3, false, by_size),
-        plot("Rate with loss < 0.5 % by flows, 64 B", "kpps", 1e3, false, by_flows),
-        plot("Request and response", "µs", 1.0, true, times.map(named).collect()),
-        plot("Processor time per delivered packet", "µs", 1.0, false, costs.map(named).collect()),
-        plot("TCP", "Gbit/s", 1.0, false, streams.map(named).collect()),
-        plot("Half path under flood", "kpps", 1e3, false, halves.map(named).collect()),
-    ]
+    let lines: String = promises.iter().map(line).collect();
+    format!(
+        "<h2>What vxlane promises</h2>\n<table><tr><th></th><th>promise</th><th>measured, median [range] of the \
+         rounds</th><th></th></tr>\n{lines}</table>\n"
+    )
 }
 
-impl Plot {
-    fn new(
-        results: &Results,
-        title: &str,
-        unit: &str,
-        scale: f64,
-        logarithmic: bool,
-        groups: Vec<(String, Row)>,
-    ) -> Self {
-        let bars = results.peers().into_iter().map(|peer| {
-            let spreads: Vec<_> = groups.iter().map(|(_, row)| results.spread(row, peer)).collect();
-            (peer, spreads)
-        });
-        let bars = bars.filter(|(_, spreads)| spreads.iter().any(Option::is_some)).collect();
-        Self { title: title.to_owned(), unit: unit.to_owned(), logarithmic, groups, scale, bars }
+fn section_table(results: &Results, section: Section) -> String {
+    let rows = results.rows(section);
+    let has = |peer: &Peer| rows.iter().any(|row| results.spread(row, *peer).is_some());
+    let peers: Vec<Peer> = results.peers().into_iter().filter(has).collect();
+    if rows.is_empty() {
+        return String::new();
     }
-
-    fn is_empty(&self) -> bool {
-        self.bars.is_empty()
+    let heads: String = peers.iter().map(|peer| format!("<th>{peer}</th>")).collect();
+    let mut lines = String::new();
+    let mut last = None;
+    for row in &rows {
+        let first = last != Some(&row.case);
+        last = Some(&row.case);
+        let cells: String = peers.iter().map(|peer| cell(results, row, *peer)).collect();
+        lines += &format!(
+            "<tr{}><td>{}</td><td class=\"metric\">{}</td>{cells}</tr>\n",
+            if first { " class=\"first\"" } else { "" },
+            if first { escaped(&row.case) } else { String::new() },
+            escaped([row.metric.label(), row.metric.unit()].join(" ").trim()),
+        );
     }
-
-    fn svg(&self, results: &Results) -> Result<String, LabError> {
-        let mut text = String::new();
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let drawn = self.draw(&area, results).and_then(|()| Ok(area.present()?));
-        drop(area);
-        drawn.map_err(|error| LabError::Unfit { what: "a plot that can be drawn", text: error.to_string() })?;
-        Ok(text)
-    }
-
-    fn draw(
-        &self,
-        area: &DrawingArea<SVGBackend<'_>, Shift>,
-        results: &Results,
-    ) -> Result<(), Box<dyn std::error::Error>> {
-        area.fill(&WHITE)?;
-        let heights = self.heights();
-        let machine = &results.about.machine;
-        let caption = format!("{} ({}, {} CPUs)", self.title, machine.cpu, machine.cpus);
-        let groups = self.groups.len() as f64;
-        let mut chart = ChartBuilder::on(area)
-            .caption(caption, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(70)
-            .build_cartesian_2d(0.0..groups, heights.clone())?;
-        let name = |at: &f64| self.name_at(*at);
-        let height =
-            |value: &f64| if self.logarithmic { format!("{:.0}", 10f64.powf(*value)) } else { format!("{value}") };
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .x_labels(self.groups.len() * 2 + 1)
-            .x_label_formatter(&name)
-            .y_label_formatter(&height)
-            .y_desc(self.unit.as_str())
-            .draw()?;
-        let width = 0.84 / self.bars.len() as f64;
-        for (number, (peer, spreads)) in self.bars.iter().enumerate() {
-            let color = color_of(*peer);
-            let marks = spreads.iter().enumerate().filter_map(|(group, spread)| {
-                let left = group as f64 + 0.08 + width * number as f64;
-                spread.map(|spread| (left, self.scaled(&spread)))
-            });
-            let marks: Vec<_> = marks.collect();
-            let floor = heights.start.max(0.0).min(heights.end);
-            let bar = |(left, [low, high, median]): &(f64, [f64; 3])| {
-                let _ = (low, high);
-                Rectangle::new([(*left, floor), (left + width * 0.92, *median)], color.filled())
-            };
-            chart
-                .draw_series(marks.iter().map(bar))?
-                .label(peer.name())
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], color.filled()));
-            let whisker = |(left, [low, high, _]): &(f64, [f64; 3])| {
-                let x = left + width * 0.46;
-                PathElement::new(vec![(x, *low), (x, *high)], BLACK.stroke_width(1))
-            };
-            chart.draw_series(marks.iter().map(whisker))?;
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
-        Ok(())
-    }
-
-    /// The name of the group whose middle is at `at`.
-    fn name_at(&self, at: f64) -> String {
-        let named = self.groups.iter().enumerate().find(|(group, _)| (*group as f64 + 0.5 - at).abs() < 1e-6);
-        named.map(|(_, (name, _))| name.clone()).unwrap_or_default()
-    }
-
-    /// Lowest, highest and median height on the axis.
-    fn scaled(&self, spread: &Spread) -> [f64; 3] {
-        [spread.min, spread.max, spread.median].map(|value| {
-            let value = value / self.scale;
-            if self.logarithmic { value.max(1.0).log10() } else { value }
-        })
-    }
-
-    fn heights(&self) -> Range<f64> {
-        let all = self.bars.iter().flat_map(|(_, spreads)| spreads.iter().flatten());
-        let (low, high) = all.fold((0.0f64, 0.0f64), |(low, high), spread| {
-            let [least, most, _] = self.scaled(spread);
-            (low.min(least), high.max(most))
-        });
-        low * 1.05..(high * 1.15).max(1e-3)
-    }
+    format!(
+        "<h2>{}</h2>\n<div class=\"wide\"><table><tr><th></th><th></th>{heads}</tr>\n{lines}</table></div>\n",
+        section.title()
+    )
 }
 
-fn color_of(peer: Peer) -> RGBColor {
-    match peer {
-        Peer::Wire => RGBColor(0xbb, 0xbb, 0xbb),
-        Peer::Kernel => RGBColor(0x33, 0x66, 0x99),
-        Peer::OvsSystem => RGBColor(0xcc, 0xaa, 0x66),
-        Peer::OvsAfxdp => RGBColor(0xdd, 0x88, 0x33),
-        Peer::OvsPmd => RGBColor(0xaa, 0x55, 0x22),
-        Peer::Null => RGBColor(0x77, 0x99, 0x77),
-        Peer::Vxlane => RGBColor(0xc0, 0x28, 0x48),
+fn cell(results: &Results, row: &Row, peer: Peer) -> String {
+    let Some(spread) = results.spread(row, peer) else {
+        return "<td class=\"number\">-</td>".to_owned();
+    };
+    let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| row.metric.show(value));
+    let class = if table::wins(results, row, peer) { "number wins" } else { "number" };
+    format!("<td class=\"{class}\">{median} <small>{min}..{max}</small></td>")
+}
+
+fn losses(results: &Results) -> String {
+    let losses = table::losses(results);
+    if losses.is_empty() {
+        return String::new();
     }
+    let line = |loss: &table::Loss| {
+        format!(
+            "<tr><td>{}</td><td>{}</td><td class=\"number\">{:.1} %</td><td>{}</td></tr>\n",
+            loss.peer,
+            escaped(&loss.case),
+            loss.share,
+            escaped(&loss.causes.join(", "))
+        )
+    };
+    let lines: String = losses.iter().map(line).collect();
+    format!(
+        "<h2>Losses under flood, in percent of what was sent</h2>\n<table><tr><th>peer</th><th>case</th>\
+         <th>lost</th><th>where it was counted</th></tr>\n{lines}</table>\n"
+    )
+}
+
+fn tail(results: &Results) -> String {
+    let notes = results.notes.iter().map(|note| format!("<li>{}</li>\n", escaped(note)));
+    let failures = results.failures.iter().map(|failure| format!("<li class=\"warning\">{}</li>\n", escaped(failure)));
+    let disturbed = format!(
+        "<li>{} of {} figures were taken while the hypervisor stole over 2 % of the time.</li>\n",
+        results.disturbed(),
+        results.samples.len()
+    );
+    let lines: String = notes.chain([disturbed]).chain(failures).collect();
+    format!(
+        "<h2>Notes</h2>\n<ul>\n<li>Bold on green: better than every other VTEP, and the ranges do not overlap.</li>\n\
+         {lines}</ul>\n"
+    )
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Width and height of a plot, in pixels.
-const SIZE: (u32, u32) = (900, 380);
-
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1400px;margin:2em auto;padding:0 1em}\
-h1{font-size:1.3em}pre{font-size:12px;line-height:1.35;overflow-x:auto}svg{max-width:100%;height:auto}";
+const STYLE: &str = "\
+body{font:15px/1.5 system-ui,sans-serif;color:#22262b;max-width:1360px;margin:2em auto;padding:0 1.2em}\
+h1{font-size:1.7em;margin:0}h2{font-size:1.15em;margin:1.8em 0 .5em}\
+.about{color:#686e76}code{font-size:.92em;background:#f3f4f6;padding:.1em .35em;border-radius:3px}\
+.warning{background:#fdf0d5;border-left:4px solid #e38b2c;padding:.5em .8em;list-style:none}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:1em;margin-top:1.5em}\
+figure{margin:0;border:1px solid #e4e6e9;border-radius:6px;padding:.4em}svg{width:100%;height:auto;display:block}\
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}\
+th{text-align:right;color:#686e76;font-weight:600;padding:.25em .7em}td{padding:.22em .7em;white-space:nowrap}\
+th:first-child,th:nth-child(4):last-child{text-align:left}tr.first td{border-top:1px solid #e4e6e9}\
+.metric{color:#686e76}.number{text-align:right}small{color:#8a9099;font-size:.82em}\
+.wins{font-weight:700;background:#e8f4ec}\
+.kept,.mostly,.broken,.none{padding:.08em .6em;border-radius:9px;font-weight:600}\
+.kept{background:#d9efe0;color:#14532d}.mostly{background:#e9f1d8;color:#3f5212}\
+.broken{background:#fae0e0;color:#8a1f1f}.none{background:#eee;color:#666}";

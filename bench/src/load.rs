@@ -10,7 +10,7 @@ use vxlane_tests::traffic::pin;
 use vxlane_tests::traffic::udp::{self, Received, Sent, Sink, UdpOptions};
 
 use crate::bed::Bed;
-use crate::machine::CpuTimes;
+use crate::machine::{CpuUse, Meter};
 use crate::search::Outcome;
 
 /// A load.
@@ -65,7 +65,7 @@ pub struct Trial {
     /// What arrived.
     pub received: Received,
     /// What the processors did meanwhile.
-    pub cpu: CpuTimes,
+    pub cpu: CpuUse,
 }
 
 impl Trial {
@@ -79,9 +79,19 @@ impl Trial {
         }
     }
 
-    /// Processor time of the whole machine per packet that arrived, in microseconds.
+    /// Processor time of the run per packet that arrived, in microseconds.
     pub fn cost(&self) -> f64 {
-        self.cpu.busy * 1e6 / self.received.distinct.max(1) as f64
+        self.cpu.run * 1e6 / self.received.distinct.max(1) as f64
+    }
+
+    /// The same with what everybody else on the machine did meanwhile.
+    pub fn machine_cost(&self) -> f64 {
+        self.cpu.machine * 1e6 / self.received.distinct.max(1) as f64
+    }
+
+    /// Packets that were sent and did not arrive.
+    pub fn lost(&self) -> u64 {
+        self.sent.packets.saturating_sub(self.received.distinct)
     }
 }
 
@@ -92,7 +102,7 @@ impl Trial {
 pub fn offer(bed: &Bed, load: &Load, pins: Option<(usize, usize)>) -> Result<Trial, LabError> {
     let sink = Sink::listen_on(bed.right.ns(), bed.right.ipv4(), pins.map(|(_, sink)| sink))?;
     let target = sink.address();
-    let before = CpuTimes::now()?;
+    let meter = Meter::start(bed.processes())?;
     let sent = thread::scope(|scope| {
         let generator = scope.spawn(|| {
             pins.map_or(Ok(()), |(generator, _)| pin::to_cpu(generator))?;
@@ -101,7 +111,7 @@ pub fn offer(bed: &Bed, load: &Load, pins: Option<(usize, usize)>) -> Result<Tri
         generator.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     })?;
     let received = sink.finish(sent.packets, PATIENCE)?;
-    let cpu = CpuTimes::now()?.since(&before);
+    let cpu = meter.stop()?;
     if received.corrupted > 0 || received.duplicates > 0 {
         return Err(LabError::Unfit {
             what: "packets arrived changed or twice",

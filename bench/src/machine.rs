@@ -4,7 +4,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 use vxlane_tests::LabError;
 
@@ -115,10 +117,84 @@ pub fn background(time: Duration) -> Result<f64, LabError> {
     Ok(CpuTimes::now()?.since(&before).share())
 }
 
-/// What a process has used of processors and memory.
+/// What processors did during one stretch of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CpuUse {
+    /// At work for the run, in seconds: its own processes, those of the peer that is measured, and
+    /// the kernel threads that take over packet work. Others' programs are not in it.
+    pub run: f64,
+    /// At work for anybody, in seconds.
+    pub machine: f64,
+    /// Share of the time that the hypervisor took away, 0 to 1.
+    pub stolen: f64,
+}
+
+/// Watches what a stretch of a run costs.
+///
+/// The kernel books its packet work with whatever process it does it for (system calls and the
+/// soft interrupts at their ends) or with `ksoftirqd` and NAPI threads, to the nanosecond. So the
+/// sum over these is what the run costs, however busy others keep the machine meanwhile.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    processes: Vec<u32>,
+    start: (f64, CpuTimes),
+}
+
+impl Meter {
+    /// Starts to watch this process and `processes`.
+    ///
+    /// # Errors
+    /// As [`CpuTimes::now`].
+    pub fn start(processes: Vec<u32>) -> Result<Self, LabError> {
+        let start = (run_time(&processes), CpuTimes::now()?);
+        Ok(Self { processes, start })
+    }
+
+    /// What has passed since the start.
+    ///
+    /// # Errors
+    /// As [`CpuTimes::now`].
+    pub fn stop(&self) -> Result<CpuUse, LabError> {
+        let (run, times) = &self.start;
+        let passed = CpuTimes::now()?.since(times);
+        let run = (run_time(&self.processes) - run).max(0.0);
+        Ok(CpuUse { run, machine: passed.busy, stolen: passed.stolen() })
+    }
+}
+
+/// Time on processors of this process, of `processes` and of the kernel's packet threads.
+fn run_time(processes: &[u32]) -> f64 {
+    let clock = |id: ClockId| clock_gettime(id).map_or(0.0, |time| time.num_nanoseconds() as f64 / 1e9);
+    clock(ClockId::CLOCK_PROCESS_CPUTIME_ID) + process_time(processes) + packet_threads()
+}
+
+/// Time on processors of `processes`, with their ended threads; those that are gone count nothing.
+fn process_time(processes: &[u32]) -> f64 {
+    let time = |pid: &u32| {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed())).ok()?;
+        Some(clock_gettime(clock).ok()?.num_nanoseconds() as f64 / 1e9)
+    };
+    processes.iter().filter_map(time).sum()
+}
+
+/// Time on processors of the kernel's threads that run soft interrupts and NAPI.
+fn packet_threads() -> f64 {
+    let time = |entry: fs::DirEntry| {
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        let packets = PACKET_THREADS.iter().any(|prefix| name.starts_with(prefix));
+        let text = packets.then(|| fs::read_to_string(entry.path().join("schedstat")).ok()).flatten()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(time).sum::<f64>() / 1e9
+}
+
+/// How the names of kernel threads begin that do packet work.
+const PACKET_THREADS: [&str; 2] = ["ksoftirqd/", "napi/"];
+
+/// What processes have used of processors and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProcessUse {
-    /// Time on processors since it was started, all threads, in seconds.
+    /// Time on processors since they were started, all threads, in seconds.
     pub cpu: f64,
     /// Resident memory, in MiB.
     pub rss: f64,
@@ -127,26 +203,10 @@ pub struct ProcessUse {
 impl ProcessUse {
     /// The sum over `processes`; those that have ended count nothing.
     pub fn of(processes: &[u32]) -> Self {
-        let mut sum = Self::default();
-        for pid in processes {
-            sum.cpu += thread_times(*pid);
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            sum.rss += resident(&status).unwrap_or(0.0);
-        }
-        sum
+        let status = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let rss = processes.iter().filter_map(|pid| resident(&status(pid))).sum();
+        Self { cpu: process_time(processes), rss }
     }
-}
-
-/// Seconds on processors of all threads of a process, to the nanosecond (unlike `/proc/PID/stat`).
-fn thread_times(pid: u32) -> f64 {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return 0.0;
-    };
-    let times = tasks.flatten().filter_map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<f64>().ok()
-    });
-    times.sum::<f64>() / 1e9
 }
 
 /// The resident memory in the text of `/proc/PID/status`, in MiB.
@@ -189,6 +249,14 @@ mod tests {
         assert_eq!(CpuTimes::parse("cpu0 1 2 3\n", 100.0), None);
         assert_eq!(CpuTimes::parse("cpu  1 2 x 4 5 6 7 8\n", 100.0), None);
         assert_eq!(CpuTimes::parse("cpu  1 2 3\n", 100.0), None);
+    }
+
+    #[test]
+    fn a_meter_counts_the_work_of_this_process() {
+        let meter = Meter::start(Vec::new()).unwrap();
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_millis(20) {}
+        assert!(meter.stop().unwrap().run > 0.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `vxlane-bench`: measures vxlane beside its peers, and shows what came of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -9,7 +9,7 @@ use vxlane_bench::peer::Peer;
 use vxlane_bench::pktgen;
 use vxlane_bench::results::{Results, Section};
 use vxlane_bench::run::{self, Options};
-use vxlane_bench::{compare, html, null, table};
+use vxlane_bench::{compare, figures, html, null, table};
 
 /// Measures vxlane beside its peers. Needs root; all traffic stays in namespaces of its own.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Task {
     Null(Null),
     /// Set two runs side by side, from the files that `--json` wrote
     Compare(Compare),
+    /// Make the report of a run again, from the file that `--json` wrote
+    Show(Show),
 }
 
 #[derive(Args)]
@@ -35,6 +37,18 @@ struct Compare {
     before: PathBuf,
     /// The run after
     after: PathBuf,
+}
+
+#[derive(Args)]
+struct Show {
+    /// The run
+    run: PathBuf,
+    /// Where the report with plots goes
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Where a picture of the most telling plots goes
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -67,6 +81,9 @@ struct Run {
     /// Where the report with plots goes
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Where a picture of the most telling plots goes
+    #[arg(long)]
+    svg: Option<PathBuf>,
     /// What offers the load
     #[arg(long, value_enum, default_value_t = Generator::Sockets)]
     generator: Generator,
@@ -96,6 +113,11 @@ fn main() -> Result<()> {
             print!("{}", compare::report(&before, &after));
             Ok(())
         }
+        Some(Task::Show(show)) => {
+            let results = Results::read_json(&show.run)?;
+            print!("{}", table::report(&results));
+            write_reports(&results, show.html.as_deref(), show.svg.as_deref())
+        }
         None => arguments.run.run(),
     }
 }
@@ -113,9 +135,7 @@ impl Run {
         if let Some(path) = &self.json {
             results.write_json(path)?;
         }
-        if let Some(path) = &self.html {
-            html::write(&results, path)?;
-        }
+        write_reports(&results, self.html.as_deref(), self.svg.as_deref())?;
         if !results.failures.is_empty() {
             bail!("{} failures, see above", results.failures.len());
         }
@@ -144,6 +164,16 @@ impl Run {
             commit: std::env::var("VXLANE_BENCH_COMMIT").ok(),
         }
     }
+}
+
+fn write_reports(results: &Results, page: Option<&Path>, picture: Option<&Path>) -> Result<()> {
+    if let Some(path) = page {
+        html::write(results, path)?;
+    }
+    if let Some(path) = picture {
+        std::fs::write(path, figures::picture(results)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// Those that a run compares unless told otherwise.

@@ -17,6 +17,8 @@ pub struct Results {
     pub about: About,
     /// The figures, in the order they were taken.
     pub samples: Vec<Sample>,
+    /// How long answers took, as distributions.
+    pub latencies: Vec<Latency>,
     /// What was lost, and where, under flood.
     pub drops: Vec<Drops>,
     /// What a reader should know, one sentence each.
@@ -44,8 +46,8 @@ pub struct About {
     pub load_average: (f64, f64),
     /// Share of the processors in use before each round, by others than us: 0 to 1.
     pub background: Vec<f64>,
-    /// Offered load of the fixed-load cases, in packets per second.
-    pub fixed_load: f64,
+    /// Offered loads of the fixed-load cases, in packets per second, the lowest first.
+    pub fixed_loads: Vec<f64>,
     /// Processors that generator and sink were kept on, if they were.
     pub pins: Option<(usize, usize)>,
     /// Seconds the run took.
@@ -71,6 +73,19 @@ pub struct Sample {
     pub stolen: f64,
 }
 
+/// How long the answers of one exchange took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Latency {
+    /// What was done.
+    pub case: String,
+    /// Who did it.
+    pub peer: Peer,
+    /// In which round, from 0.
+    pub round: u32,
+    /// Percentages, and the microseconds within which so many of the answers came.
+    pub curve: Vec<(f64, f64)>,
+}
+
 /// Losses during one flood.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Drops {
@@ -84,6 +99,8 @@ pub struct Drops {
     pub round: u32,
     /// Packets sent in the flood.
     pub sent: u64,
+    /// Those of them that did not arrive.
+    pub lost: u64,
     /// Where, and how many; the largest first.
     pub causes: Vec<(String, u64)>,
 }
@@ -102,27 +119,50 @@ pub enum Section {
     Rr,
     /// Cost of doing nothing.
     Idle,
+    /// Cost of doing nothing for many ports.
+    Crowd,
     /// One direction of one VTEP alone.
     Half,
 }
 
 impl Section {
     /// All, in the order of the report.
-    pub const ALL: [Self; 6] = [Self::Pps, Self::Cpu, Self::Tcp, Self::Rr, Self::Idle, Self::Half];
+    pub const ALL: [Self; 7] = [Self::Pps, Self::Cpu, Self::Tcp, Self::Rr, Self::Idle, Self::Crowd, Self::Half];
 
     /// Whether there is anything to measure of `peer`.
     pub fn concerns(self, peer: Peer) -> bool {
-        !(peer == Peer::Wire && matches!(self, Self::Idle | Self::Half))
+        match self {
+            Self::Pps | Self::Cpu | Self::Tcp | Self::Rr => true,
+            Self::Half => peer != Peer::Wire,
+            // The kernel has no process that could be busy.
+            Self::Idle => !matches!(peer, Peer::Wire | Peer::Kernel),
+            // `null` connects one container and no more.
+            Self::Crowd => !matches!(peer, Peer::Wire | Peer::Kernel | Peer::Null),
+        }
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pps => "pps",
+            Self::Cpu => "cpu",
+            Self::Tcp => "tcp",
+            Self::Rr => "rr",
+            Self::Idle => "idle",
+            Self::Crowd => "crowd",
+            Self::Half => "half",
+        }
     }
 
     /// The heading.
     pub fn title(self) -> &'static str {
         match self {
             Self::Pps => "Delivered packets per second, container to container over two VTEPs",
-            Self::Cpu => "Processor time per delivered packet, whole machine (64 B, 1 flow)",
+            Self::Cpu => "Processor time per delivered packet, generator and sink included (64 B, 1 flow)",
             Self::Tcp => "TCP throughput",
             Self::Rr => "Request and response over UDP, 64 B",
-            Self::Idle => "Idle: VTEP processes of both hosts",
+            Self::Idle => "Idle: VTEP processes of both hosts, one port each",
+            Self::Crowd => "Idle: VTEP processes of one host with 64 ports",
             Self::Half => "Half path: one VTEP, packets per second under flood",
         }
     }
@@ -136,10 +176,12 @@ pub enum Metric {
     Lossless,
     /// Rate that arrives when the generator does not hold back.
     Flood,
-    /// Machine time per packet, generator and sink included.
+    /// Processor time per packet, generator and sink included.
     CpuGross,
     /// The same without what the bare wire costs.
     CpuNet,
+    /// Processor time of the whole machine per packet, others' programs included.
+    CpuMachine,
     /// Packets per second that arrived during the cost measurement.
     Arrived,
     /// Share of the packets lost, in percent.
@@ -166,6 +208,7 @@ impl Metric {
             Self::Flood => "under flood",
             Self::CpuGross => "gross",
             Self::CpuNet => "net of wire",
+            Self::CpuMachine => "with others' load",
             Self::Arrived => "delivered",
             Self::Loss => "lost",
             Self::Throughput => "",
@@ -181,7 +224,7 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Lossless | Self::Flood | Self::Arrived => "pps",
-            Self::CpuGross | Self::CpuNet => "µs/pkt",
+            Self::CpuGross | Self::CpuNet | Self::CpuMachine => "µs/pkt",
             Self::Throughput => "Gbit/s",
             Self::P50 | Self::P99 | Self::P999 => "µs",
             Self::IdleCpu => "% of a core",
@@ -194,7 +237,8 @@ impl Metric {
     pub fn better(self) -> Better {
         match self {
             Self::Lossless | Self::Flood | Self::Arrived | Self::Throughput => Better::Higher,
-            Self::CpuGross | Self::CpuNet | Self::P50 | Self::P99 | Self::P999 => Better::Lower,
+            Self::CpuGross | Self::CpuNet | Self::CpuMachine => Better::Lower,
+            Self::P50 | Self::P99 | Self::P999 => Better::Lower,
             Self::IdleCpu | Self::Rss | Self::Loss => Better::Lower,
         }
     }
@@ -205,7 +249,7 @@ impl Metric {
             Self::Lossless | Self::Flood | Self::Arrived if value >= 999.5 => format!("{:.1}k", value / 1e3),
             Self::Lossless | Self::Flood | Self::Arrived => format!("{value:.0}"),
             Self::P50 | Self::P99 | Self::P999 => format!("{value:.0}"),
-            Self::CpuGross | Self::CpuNet | Self::Throughput => format!("{value:.2}"),
+            Self::CpuGross | Self::CpuNet | Self::CpuMachine | Self::Throughput => format!("{value:.2}"),
             Self::IdleCpu | Self::Loss => format!("{value:.2}"),
             Self::Rss => format!("{value:.1}"),
         }
@@ -246,15 +290,23 @@ impl Results {
         Peer::ALL.into_iter().filter(has).collect()
     }
 
+    /// The value of `peer` on the line `row` in one round.
+    pub fn value(&self, row: &Row, peer: Peer, round: u32) -> Option<f64> {
+        self.on(row, peer).find(|sample| sample.round == round).map(|sample| sample.value)
+    }
+
     /// All values of `peer` on the line `row`.
     pub fn values(&self, row: &Row, peer: Peer) -> Vec<f64> {
-        let fits = |sample: &&Sample| {
+        self.on(row, peer).map(|sample| sample.value).collect()
+    }
+
+    fn on(&self, row: &Row, peer: Peer) -> impl Iterator<Item = &Sample> {
+        self.samples.iter().filter(move |sample| {
             sample.peer == peer
                 && sample.section == row.section
                 && sample.metric == row.metric
                 && sample.case == row.case
-        };
-        self.samples.iter().filter(fits).map(|sample| sample.value).collect()
+        })
     }
 
     /// The spread of `peer` on the line `row`.

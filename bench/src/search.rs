@@ -32,7 +32,8 @@ pub struct Search {
 impl Search {
     /// Returns the delivered rate of the confirmed trial, 0 when not even [`LOWEST`] passes.
     ///
-    /// `flood` is what happened without any limit on the rate; `trial` makes one more trial. A
+    /// `flood` is what happened without any limit on the rate, `hint` what an earlier search found,
+    /// so that this one need not begin from nothing; `trial` makes one more trial. A
     /// trial that narrowly failed is made once more, because on a machine that also does other
     /// things a single loss says little; bursts of loss that come every time still count.
     ///
@@ -41,9 +42,10 @@ impl Search {
     pub fn highest_rate<E>(
         &self,
         flood: Outcome,
+        hint: Option<f64>,
         mut trial: impl FnMut(f64, Length) -> Result<Outcome, E>,
     ) -> Result<f64, E> {
-        let mut rate = self.bisect(flood, &mut trial)?;
+        let mut rate = self.bisect(flood, hint, &mut trial)?;
         for _ in 0..MOST_CONFIRMATIONS {
             if rate < LOWEST {
                 break;
@@ -58,14 +60,21 @@ impl Search {
     }
 
     /// The highest rate that passed a short trial.
-    fn bisect<E>(&self, flood: Outcome, trial: &mut impl FnMut(f64, Length) -> Result<Outcome, E>) -> Result<f64, E> {
+    fn bisect<E>(
+        &self,
+        flood: Outcome,
+        hint: Option<f64>,
+        trial: &mut impl FnMut(f64, Length) -> Result<Outcome, E>,
+    ) -> Result<f64, E> {
         if self.passes(flood) {
             return Ok(flood.offered);
         }
         let mut high = flood.offered;
         // What arrives under flood is a fair guess at what can be carried, and overload may have
         // spoilt it, so the first bound is sought around it.
-        let mut low = (flood.delivered * FIRST_GUESS).max(LOWEST);
+        let guess = hint.filter(|rate| *rate >= LOWEST).map_or(flood.delivered * FIRST_GUESS, |rate| rate / NEARBY);
+        let mut low = guess.min(high).max(LOWEST);
+        let mut step = NEARBY;
         loop {
             let outcome = self.twice(low, Length::Probe, trial)?;
             if self.passes(outcome) {
@@ -78,7 +87,16 @@ impl Search {
                 return Ok(0.0);
             }
             high = low;
-            low = (low / 2.0).max(LOWEST);
+            step *= step;
+            low = (low / step.min(2.0)).max(LOWEST);
+        }
+        if let Some(near) = hint.map(|rate| rate * NEARBY).filter(|near| (low..high).contains(near)) {
+            let outcome = self.twice(near, Length::Probe, trial)?;
+            if self.passes(outcome) && outcome.offered >= near * FALLS_SHORT {
+                low = near;
+            } else {
+                high = near;
+            }
         }
         while high / low > self.resolution {
             let rate = (high * low).sqrt();
@@ -120,6 +138,9 @@ pub const LOWEST: f64 = 500.0;
 /// The first rate to be tried, relative to what arrives under flood.
 const FIRST_GUESS: f64 = 0.8;
 
+/// How far from an earlier search's rate this one's is expected, as a factor.
+const NEARBY: f64 = 1.08;
+
 /// Loss up to this share is narrow enough for a second try.
 const NARROW: f64 = 0.05;
 
@@ -148,7 +169,7 @@ mod tests {
     fn found(capacity: f64, most: f64) -> f64 {
         let mut trial = path(capacity, most);
         let Ok(flood) = trial(f64::INFINITY, Length::Probe);
-        let Ok(rate) = SEARCH.highest_rate(flood, trial);
+        let Ok(rate) = SEARCH.highest_rate(flood, None, trial);
         rate
     }
 
@@ -178,8 +199,26 @@ mod tests {
             Ok::<_, Infallible>(Outcome { offered: rate, delivered, loss: 1.0 - delivered / rate })
         };
         let Ok(flood) = trial(1e6, Length::Probe);
-        let Ok(rate) = SEARCH.highest_rate(flood, trial);
+        let Ok(rate) = SEARCH.highest_rate(flood, None, trial);
         assert!(rate > 97e3 && rate <= 100e3, "{rate}");
+    }
+
+    #[test]
+    fn a_good_hint_saves_trials_and_a_bad_one_does_no_harm() {
+        let count = |hint: Option<f64>| {
+            let (mut calls, mut inner) = (0, path(100e3, 1e6));
+            let Ok(flood) = inner(1e6, Length::Probe);
+            let Ok(rate) = SEARCH.highest_rate(flood, hint, |rate, length| {
+                calls += 1;
+                inner(rate, length)
+            });
+            assert!(rate <= 100e3 && rate > 97e3, "{hint:?}: {rate}");
+            calls
+        };
+        assert!(count(Some(99e3)) < count(None));
+        for bad in [1.0, 10e3, 500e3, 5e6] {
+            count(Some(bad));
+        }
     }
 
     #[test]
@@ -191,7 +230,7 @@ mod tests {
             Ok::<_, Infallible>(if calls % 4 == 2 { Outcome { loss: 0.01, ..outcome } } else { outcome })
         };
         let Ok(flood) = trial(1e6, Length::Probe);
-        let Ok(rate) = SEARCH.highest_rate(flood, trial);
+        let Ok(rate) = SEARCH.highest_rate(flood, None, trial);
         assert!(rate > 90e3, "{rate}");
     }
 
@@ -203,7 +242,7 @@ mod tests {
             Ok::<_, Infallible>(Outcome { offered: rate, delivered, loss: 1.0 - delivered / rate })
         };
         let flood = Outcome { offered: 1e6, delivered: 100e3, loss: 0.9 };
-        let Ok(rate) = SEARCH.highest_rate(flood, trial);
+        let Ok(rate) = SEARCH.highest_rate(flood, None, trial);
         assert!(rate <= 80.5e3 && rate > 75e3, "{rate}");
     }
 }

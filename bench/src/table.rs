@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::peer::Peer;
+use crate::promises;
 use crate::results::{Results, Row, Section};
 
 /// The whole report.
 pub fn report(results: &Results) -> String {
     let mut text = head(results);
+    text += &kept(results);
     for section in Section::ALL {
         text += &table(results, section);
     }
@@ -27,12 +29,17 @@ pub fn wins(results: &Results, row: &Row, peer: Peer) -> bool {
     spreads.peek().is_some() && spreads.all(|other| own.beats(&other, row.metric.better()))
 }
 
+/// The most that others used of the processors between rounds, in percent.
+pub(crate) fn background(results: &Results) -> f64 {
+    results.about.background.iter().copied().fold(0.0, f64::max) * 100.0
+}
+
 fn head(results: &Results) -> String {
     let about = &results.about;
     let machine = &about.machine;
     let mut text = String::new();
     let kind = if machine.hypervisor { "virtual machine" } else { "machine" };
-    let background = about.background.iter().copied().fold(0.0, f64::max) * 100.0;
+    let background = background(results);
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
@@ -55,10 +62,24 @@ fn head(results: &Results) -> String {
         let _ = writeln!(text, "generator on CPU {generator}, sink on CPU {sink}");
     }
     if background > NOT_QUIET {
-        let _ = writeln!(text, "NOT A QUIET MACHINE: figures of this run say whether the harness works, no more");
+        let _ = writeln!(text, "NOT A QUIET MACHINE: compare what was measured in turns, and mind the ranges");
     }
     let _ = writeln!(text, "median [min..max]; ▲ is better than every other VTEP with no overlap of ranges");
     text
+}
+
+/// The promised figures, and what became of them.
+fn kept(results: &Results) -> String {
+    let promises = promises::all(results);
+    if promises.iter().all(|promise| promise.measured.is_none()) {
+        return String::new();
+    }
+    let head = ["", "promise", "measured", ""].map(str::to_owned).to_vec();
+    let lines = promises.iter().map(|promise| {
+        vec![promise.what.clone(), promise.bound.to_string(), promise.shown(), promise.verdict().to_string()]
+    });
+    let lines: Vec<_> = std::iter::once(head).chain(lines).collect();
+    format!("\nWhat vxlane promises (ratios within each round: median [min..max])\n{}", aligned(&lines))
 }
 
 fn table(results: &Results, section: Section) -> String {
@@ -109,31 +130,57 @@ pub(crate) fn aligned(lines: &[Vec<String>]) -> String {
 
 /// Losses under flood, all rounds together.
 fn drops(results: &Results) -> String {
-    let mut lines: Vec<Vec<String>> = Vec::new();
-    for section in Section::ALL {
-        for peer in results.peers() {
-            let mut sums: BTreeMap<&str, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
-            for drops in results.drops.iter().filter(|drops| drops.section == section && drops.peer == peer) {
-                let (sent, causes) = sums.entry(&drops.case).or_default();
-                *sent += drops.sent;
-                drops.causes.iter().for_each(|(cause, count)| *causes.entry(cause).or_default() += count);
-            }
-            for (case, (sent, causes)) in sums {
-                let mut causes: Vec<_> = causes.into_iter().collect();
-                causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-                let share = |count: u64| 100.0 * count as f64 / sent.max(1) as f64;
-                let shown = causes.iter().filter(|(_, count)| share(*count) >= LEAST_SHOWN).take(MOST_SHOWN);
-                let shown: Vec<_> = shown.map(|(cause, count)| format!("{cause} {:.1} %", share(*count))).collect();
-                if !shown.is_empty() {
-                    lines.push(vec![peer.to_string(), case.to_owned(), shown.join(", ")]);
-                }
-            }
-        }
-    }
+    let lines: Vec<Vec<String>> = losses(results)
+        .into_iter()
+        .map(|loss| vec![loss.peer.to_string(), loss.case, format!("{:.1} %", loss.share), loss.causes.join(", ")])
+        .collect();
     if lines.is_empty() {
         return String::new();
     }
-    format!("\nLosses under flood by where they were counted, in percent of what was sent\n{}", aligned(&lines))
+    format!("\nLosses under flood, in percent of what was sent, by where they were counted\n{}", aligned(&lines))
+}
+
+/// What one peer lost in one case, all rounds together.
+pub(crate) struct Loss {
+    pub(crate) peer: Peer,
+    pub(crate) case: String,
+    /// Percent of what was sent.
+    pub(crate) share: f64,
+    /// The counters that grew, the largest first, and what no counter explains.
+    pub(crate) causes: Vec<String>,
+}
+
+/// The losses worth to be shown.
+pub(crate) fn losses(results: &Results) -> Vec<Loss> {
+    let mut found = Vec::new();
+    for section in Section::ALL {
+        for peer in results.peers() {
+            let mut sums: BTreeMap<&str, (u64, u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+            for drops in results.drops.iter().filter(|drops| drops.section == section && drops.peer == peer) {
+                let (sent, lost, causes) = sums.entry(&drops.case).or_default();
+                *sent += drops.sent;
+                *lost += drops.lost;
+                drops.causes.iter().for_each(|(cause, count)| *causes.entry(cause).or_default() += count);
+            }
+            found.extend(sums.into_iter().map(|(case, (sent, lost, causes))| loss(peer, case, (sent, lost), causes)));
+        }
+    }
+    found.retain(|loss| loss.share >= LEAST_SHOWN);
+    found
+}
+
+fn loss(peer: Peer, case: &str, (sent, lost): (u64, u64), causes: BTreeMap<&str, u64>) -> Loss {
+    let share = |count: u64| 100.0 * count as f64 / sent.max(1) as f64;
+    let explained: u64 = causes.values().sum();
+    let mut causes: Vec<_> = causes.into_iter().filter(|(_, count)| share(*count) >= LEAST_SHOWN).collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let mut shown: Vec<_> =
+        causes.iter().take(MOST_SHOWN).map(|(cause, count)| format!("{cause} {:.1} %", share(*count))).collect();
+    let unexplained = lost.saturating_sub(explained);
+    if share(unexplained) >= LEAST_SHOWN {
+        shown.push(format!("no counter {:.1} %", share(unexplained)));
+    }
+    Loss { peer, case: case.to_owned(), share: share(lost), causes: shown }
 }
 
 fn tail(results: &Results) -> String {
@@ -152,7 +199,7 @@ fn tail(results: &Results) -> String {
 const LEAST_SHOWN: f64 = 0.1;
 
 /// Use of the processors by others, in percent, above which no figure should be quoted.
-const NOT_QUIET: f64 = 10.0;
+pub(crate) const NOT_QUIET: f64 = 10.0;
 
 /// Causes shown for one case.
 const MOST_SHOWN: usize = 4;

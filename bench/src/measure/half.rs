@@ -19,18 +19,32 @@ use super::{LARGEST, Turn};
 use crate::bed::VNI;
 use crate::drops;
 use crate::load::{Load, SMALLEST};
-use crate::machine::CpuTimes;
+use crate::machine::Meter;
 use crate::peer::Peer;
 use crate::pktgen::{self, Flood};
 use crate::results::{Metric, Section};
 
+/// One direction at one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HalfCase {
+    /// Into the tunnel.
+    Encap(usize),
+    /// Out of it.
+    Decap(usize),
+}
+
+impl HalfCase {
+    /// All of a run.
+    pub(super) const ALL: [Self; 4] =
+        [Self::Encap(SMALLEST), Self::Decap(SMALLEST), Self::Encap(LARGEST), Self::Decap(LARGEST)];
+}
+
 impl Turn<'_> {
-    pub(super) fn half(&mut self) -> Result<(), LabError> {
-        for frame in [SMALLEST, LARGEST] {
-            self.encap(frame)?;
-            self.decap(frame)?;
+    pub(super) fn half(&mut self, case: HalfCase) -> Result<(), LabError> {
+        match case {
+            HalfCase::Encap(frame) => self.encap(frame),
+            HalfCase::Decap(frame) => self.decap(frame),
         }
-        Ok(())
     }
 
     /// From the container to the other host's end of the underlay, where its device counts.
@@ -48,18 +62,19 @@ impl Turn<'_> {
             udp::send(self.bed.left.ns(), target, &few.options()).map(drop)
         })?;
         let causes = drops::read(self.bed);
-        let (arrived, cpu, start) = (arrivals(far)?, CpuTimes::now()?, Instant::now());
+        let (arrived, meter, start) = (arrivals(far)?, Meter::start(self.bed.processes())?, Instant::now());
         let sent = if self.plan.pktgen { self.pktgen(&load)? } else { self.sockets(target, &load)? };
         let elapsed = start.elapsed().as_secs_f64();
         thread::sleep(SETTLE);
-        let cpu = CpuTimes::now()?.since(&cpu);
-        let arrived = (arrivals(far)? - arrived) as f64;
+        let cpu = meter.stop()?;
+        let arrived = arrivals(far)?.saturating_sub(arrived);
         let mut causes = drops::grown(&causes, &drops::read(self.bed));
         // What the hole swallowed has arrived.
         causes.retain(|(cause, _)| !cause.starts_with("b/UDP"));
-        self.note_drops(Section::Half, &case, sent, causes);
-        self.record(Section::Half, &case, Metric::Flood, arrived / elapsed, cpu.stolen());
-        self.record(Section::Half, &case, Metric::CpuGross, cpu.busy * 1e6 / arrived.max(1.0), cpu.stolen());
+        self.note_drops(Section::Half, &case, (sent, sent.saturating_sub(arrived)), causes);
+        let arrived = arrived as f64;
+        self.record(Section::Half, &case, Metric::Flood, arrived / elapsed, cpu.stolen);
+        self.record(Section::Half, &case, Metric::CpuGross, cpu.run * 1e6 / arrived.max(1.0), cpu.stolen);
         Ok(())
     }
 
@@ -81,10 +96,10 @@ impl Turn<'_> {
         let frames = self.tunnel_frames(frame, sink.address().port());
         let sender = RawSender::open(self.bed.lab.host("b").ns(), UPLINK)?;
         let causes = drops::read(self.bed);
-        let cpu = CpuTimes::now()?;
+        let meter = Meter::start(self.bed.processes())?;
         let sent = on_cpu(self.plan.pins, || sender.cycle(&frames, Pace::Flood, Amount::Time(self.plan.flood)))?;
         let received = sink.finish(sent, Duration::from_millis(150))?;
-        let cpu = CpuTimes::now()?.since(&cpu);
+        let cpu = meter.stop()?;
         if received.corrupted > 0 || received.packets == 0 {
             return Err(LabError::Unfit {
                 what: "what was sent through the tunnel did not arrive sound",
@@ -92,11 +107,11 @@ impl Turn<'_> {
             });
         }
         let causes = drops::grown(&causes, &drops::read(self.bed));
-        self.note_drops(Section::Half, &case, sent, causes);
+        self.note_drops(Section::Half, &case, (sent, sent.saturating_sub(received.packets)), causes);
         let rate = received.packets as f64 / received.elapsed.as_secs_f64().max(f64::EPSILON);
-        self.record(Section::Half, &case, Metric::Flood, rate, cpu.stolen());
-        let cost = cpu.busy * 1e6 / received.packets as f64;
-        self.record(Section::Half, &case, Metric::CpuGross, cost, cpu.stolen());
+        self.record(Section::Half, &case, Metric::Flood, rate, cpu.stolen);
+        let cost = cpu.run * 1e6 / received.packets as f64;
+        self.record(Section::Half, &case, Metric::CpuGross, cost, cpu.stolen);
         Ok(())
     }
 

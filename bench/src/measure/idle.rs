@@ -10,7 +10,7 @@ use crate::machine::ProcessUse;
 use crate::results::{Metric, Section};
 
 impl Turn<'_> {
-    pub(super) fn idle(&mut self) -> Result<(), LabError> {
+    pub(super) fn idle(&mut self, section: Section) -> Result<(), LabError> {
         // The warm-up's packets are dealt with by then.
         thread::sleep(SETTLE);
         let processes = self.bed.processes();
@@ -18,11 +18,16 @@ impl Turn<'_> {
         thread::sleep(self.plan.idle);
         let after = ProcessUse::of(&processes);
         let share = (after.cpu - before.cpu) / start.elapsed().as_secs_f64();
-        self.record(Section::Idle, CASE, Metric::IdleCpu, share * 100.0, 0.0);
-        self.record(Section::Idle, CASE, Metric::Rss, after.rss, 0.0);
+        let case = if section == Section::Crowd { CROWD } else { PAIR };
+        self.record(section, case, Metric::IdleCpu, share * 100.0, 0.0);
+        self.record(section, case, Metric::Rss, after.rss, 0.0);
         Ok(())
     }
 }
 
-const CASE: &str = "no traffic";
+const PAIR: &str = "no traffic, both hosts";
+
+/// The case of many ports.
+pub const CROWD: &str = "no traffic, 64 ports";
+
 const SETTLE: Duration = Duration::from_millis(300);

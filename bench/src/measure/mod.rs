@@ -7,6 +7,13 @@ mod pps;
 mod rr;
 mod tcp;
 
+pub use cpu::{FLOOD, at};
+pub use idle::CROWD;
+pub use rr::ALONE;
+
+use cpu::CostCase;
+use half::HalfCase;
+
 use std::time::Duration;
 
 use vxlane_tests::LabError;
@@ -33,8 +40,10 @@ pub struct Plan {
     pub tcp: Duration,
     /// Watch over an idle VTEP.
     pub idle: Duration,
-    /// Requests.
+    /// Most requests of one exchange.
     pub requests: u32,
+    /// Exchange of requests, if it does not get to the last before.
+    pub exchange: Duration,
     /// How exact a search is.
     pub search: Search,
     /// Frame length in bytes without FCS, and number of flows, of the searches.
@@ -50,35 +59,35 @@ impl Plan {
     pub fn full() -> Self {
         let sizes = [load::SMALLEST, 512, LARGEST];
         Self {
-            probe: Duration::from_millis(600),
-            confirm: Duration::from_secs(2),
-            flood: Duration::from_secs(1),
-            cost: Duration::from_secs(2),
-            tcp: Duration::from_secs(3),
+            probe: Duration::from_millis(300),
+            confirm: Duration::from_secs(1),
+            flood: Duration::from_millis(500),
+            cost: Duration::from_millis(1500),
+            tcp: Duration::from_secs(2),
             idle: Duration::from_secs(2),
-            requests: 10_000,
-            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.03 },
+            requests: 5_000,
+            exchange: Duration::from_secs(3),
+            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.04 },
             cells: sizes.iter().flat_map(|&size| FLOWS.map(|flows| (size, flows))).collect(),
             pins: None,
             pktgen: false,
         }
     }
 
-    /// Measurements short enough to wait for: the same ones, of a cross instead of every cell.
+    /// Measurements short enough to wait for, and of the cells that most is promised of.
     pub fn quick() -> Self {
-        let [one, some, many] = FLOWS;
-        let cells =
-            vec![(load::SMALLEST, one), (512, one), (LARGEST, one), (load::SMALLEST, some), (load::SMALLEST, many)];
+        let [one, _, many] = FLOWS;
         Self {
-            probe: Duration::from_millis(200),
-            confirm: Duration::from_millis(400),
+            probe: Duration::from_millis(150),
+            confirm: Duration::from_millis(300),
             flood: Duration::from_millis(250),
-            cost: Duration::from_millis(600),
+            cost: Duration::from_millis(500),
             tcp: Duration::from_secs(1),
-            idle: Duration::from_secs(2),
-            requests: 2_000,
-            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.08 },
-            cells,
+            idle: Duration::from_secs(1),
+            requests: 1_000,
+            exchange: Duration::from_millis(700),
+            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.1 },
+            cells: vec![(load::SMALLEST, one), (load::SMALLEST, many), (LARGEST, one)],
             pins: None,
             pktgen: false,
         }
@@ -92,12 +101,41 @@ impl Plan {
             confirm: short,
             flood: short,
             cost: short,
-            tcp: Duration::from_secs(1),
+            tcp: short,
             idle: short,
             requests: 50,
             search: Search { tolerated_loss: 0.5, resolution: 2.0 },
-            cells: vec![(load::SMALLEST, 1), (LARGEST, 16)],
+            cells: vec![(load::SMALLEST, FLOWS[0]), (load::SMALLEST, FLOWS[2])],
             ..Self::quick()
+        }
+    }
+
+    /// How many parts `section` has: peers take turns at each.
+    pub fn parts(&self, section: Section, fixed_loads: &[f64]) -> usize {
+        match section {
+            Section::Pps => self.cells.len(),
+            Section::Cpu => CostCase::all(fixed_loads).len(),
+            Section::Tcp => tcp::STREAMS.len(),
+            Section::Rr => 2,
+            Section::Idle | Section::Crowd => 1,
+            Section::Half => HalfCase::ALL.len(),
+        }
+    }
+
+    /// How long one peer is at one part, about.
+    pub fn time_of(&self, section: Section, peer: Peer) -> Duration {
+        if !section.concerns(peer) {
+            return Duration::ZERO;
+        }
+        let around = |time: Duration| time + OVERHEAD;
+        match section {
+            Section::Pps if peer == Peer::Wire => around(self.flood),
+            Section::Pps => around(self.flood) + around(self.probe) * PROBES + around(self.confirm),
+            Section::Cpu => around(self.cost),
+            Section::Tcp => around(self.tcp),
+            Section::Rr => around(TYPICAL_ANSWER * self.requests),
+            Section::Idle | Section::Crowd => around(self.idle) + OVERHEAD,
+            Section::Half => around(self.flood) + OVERHEAD,
         }
     }
 }
@@ -110,26 +148,30 @@ pub struct Turn<'a> {
     pub bed: &'a Bed,
     /// In which round, from 0.
     pub round: u32,
-    /// Offered load of the fixed-load cases, packets per second.
-    pub fixed_load: f64,
+    /// Offered loads of the fixed-load cases, packets per second, the lowest first.
+    pub fixed_loads: &'a [f64],
     /// Where the figures go.
     pub results: &'a mut Results,
 }
 
 impl Turn<'_> {
-    /// Takes the figures of `section`.
+    /// Takes the figures of one part of `section`.
     ///
     /// # Errors
     /// [`LabError`] when something failed or a packet arrived changed; loss is a figure.
-    pub fn measure(&mut self, section: Section) -> Result<(), LabError> {
+    pub fn measure(&mut self, section: Section, part: usize) -> Result<(), LabError> {
         match section {
-            Section::Pps => self.pps(),
-            Section::Cpu => self.cpu(),
-            Section::Tcp => self.tcp(),
-            Section::Rr => self.rr(),
-            Section::Idle => self.idle(),
-            Section::Half => self.half(),
+            Section::Pps => self.plan.cells.get(part).map_or(Ok(()), |&(frame, flows)| self.pps(frame, flows)),
+            Section::Cpu => CostCase::all(self.fixed_loads).get(part).map_or(Ok(()), |case| self.cpu(*case)),
+            Section::Tcp => tcp::STREAMS.get(part).map_or(Ok(()), |streams| self.tcp(*streams)),
+            Section::Rr => self.rr(part > 0),
+            Section::Idle | Section::Crowd => self.idle(section),
+            Section::Half => HalfCase::ALL.get(part).map_or(Ok(()), |case| self.half(*case)),
         }
+    }
+
+    fn lowest_load(&self) -> f64 {
+        self.fixed_loads.first().copied().unwrap_or(f64::INFINITY)
     }
 
     fn peer(&self) -> Peer {
@@ -145,13 +187,14 @@ impl Turn<'_> {
         let before = drops::read(self.bed);
         let trial = self.offer(load)?;
         let causes = drops::grown(&before, &drops::read(self.bed));
-        self.note_drops(section, case, trial.sent.packets, causes);
+        self.note_drops(section, case, (trial.sent.packets, trial.lost()), causes);
         Ok(trial)
     }
 
-    fn note_drops(&mut self, section: Section, case: &str, sent: u64, causes: Vec<(String, u64)>) {
+    /// Notes that of so many packets `sent` so many were `lost`, and where.
+    fn note_drops(&mut self, section: Section, case: &str, (sent, lost): (u64, u64), causes: Vec<(String, u64)>) {
         let (peer, round) = (self.peer(), self.round);
-        self.results.drops.push(Drops { section, case: case.to_owned(), peer, round, sent, causes });
+        self.results.drops.push(Drops { section, case: case.to_owned(), peer, round, sent, lost, causes });
     }
 
     fn record(&mut self, section: Section, case: &str, metric: Metric, value: f64, stolen: f64) {
@@ -175,3 +218,12 @@ pub const FLOWS: [u32; 3] = [1, 16, 1_000];
 
 /// Loss below which a rate counts as carried.
 const TOLERATED_LOSS: f64 = 0.005;
+
+/// What a measurement takes beside its own time.
+const OVERHEAD: Duration = Duration::from_millis(250);
+
+/// Short trials that a search takes, in the middle between a first round and those that follow it.
+const PROBES: u32 = 5;
+
+/// Between the peers' times for one request and its response.
+const TYPICAL_ANSWER: Duration = Duration::from_micros(150);

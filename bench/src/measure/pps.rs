@@ -5,28 +5,28 @@ use vxlane_tests::LabError;
 use super::{Turn, cell};
 use crate::load::Load;
 use crate::peer::Peer;
-use crate::results::{Metric, Section};
+use crate::results::{Metric, Row, Section};
 use crate::search::Length;
 
 impl Turn<'_> {
-    pub(super) fn pps(&mut self) -> Result<(), LabError> {
-        for (frame, flows) in self.plan.cells.clone() {
-            let case = cell(frame, flows);
-            let load = Load { frame, flows, rate: None, time: self.plan.flood };
-            let flood = self.flood(Section::Pps, &case, &load)?;
-            // The wire loses nothing of interest: what it carries is what the generator can do.
-            if self.peer() != Peer::Wire {
-                let rate = self.plan.search.highest_rate(flood.outcome(), |rate, length| {
-                    let time = match length {
-                        Length::Probe => self.plan.probe,
-                        Length::Confirm => self.plan.confirm,
-                    };
-                    self.offer(&Load { rate: Some(rate), time, ..load }).map(|trial| trial.outcome())
-                })?;
-                self.record(Section::Pps, &case, Metric::Lossless, rate, flood.cpu.stolen());
-            }
-            self.record(Section::Pps, &case, Metric::Flood, flood.outcome().delivered, flood.cpu.stolen());
+    pub(super) fn pps(&mut self, frame: usize, flows: u32) -> Result<(), LabError> {
+        let case = cell(frame, flows);
+        let load = Load { frame, flows, rate: None, time: self.plan.flood };
+        let flood = self.flood(Section::Pps, &case, &load)?;
+        // The wire loses nothing of interest: what it carries is what the generator can do.
+        if self.peer() != Peer::Wire {
+            let row = Row { section: Section::Pps, case: case.clone(), metric: Metric::Lossless };
+            let hint = self.results.spread(&row, self.peer()).map(|spread| spread.median);
+            let rate = self.plan.search.highest_rate(flood.outcome(), hint, |rate, length| {
+                let time = match length {
+                    Length::Probe => self.plan.probe,
+                    Length::Confirm => self.plan.confirm,
+                };
+                self.offer(&Load { rate: Some(rate), time, ..load }).map(|trial| trial.outcome())
+            })?;
+            self.record(Section::Pps, &case, Metric::Lossless, rate, flood.cpu.stolen);
         }
+        self.record(Section::Pps, &case, Metric::Flood, flood.outcome().delivered, flood.cpu.stolen);
         Ok(())
     }
 }

@@ -5,17 +5,21 @@ use vxlane_tests::traffic::rr::{self, RrOptions, RrReport};
 
 use super::Turn;
 use crate::load;
-use crate::results::{Metric, Section};
+use crate::results::{Latency, Metric, Section};
 
 impl Turn<'_> {
-    pub(super) fn rr(&mut self) -> Result<(), LabError> {
-        let options = RrOptions { count: self.plan.requests, ..RrOptions::default() };
+    pub(super) fn rr(&mut self, loaded: bool) -> Result<(), LabError> {
+        let limit = self.plan.exchange;
+        let options = RrOptions { count: self.plan.requests, limit, ..RrOptions::default() };
         let ask = || rr::exchange(&self.bed.left, &self.bed.right, &options);
-        let alone = ask()?;
-        let rate = BACKGROUND.min(self.fixed_load);
-        let beside = load::under(self.bed, rate, ask)?;
-        self.record_times("alone", &alone);
-        self.record_times(&format!("beside {:.0} kpps", rate / 1e3), &beside);
+        if loaded {
+            let rate = BACKGROUND.min(self.lowest_load());
+            let beside = load::under(self.bed, rate, ask)?;
+            self.record_times(&format!("beside {:.0} kpps", rate / 1e3), &beside);
+        } else {
+            let alone = ask()?;
+            self.record_times(ALONE, &alone);
+        }
         Ok(())
     }
 
@@ -24,6 +28,9 @@ impl Turn<'_> {
         for (metric, time) in times {
             self.record(Section::Rr, case, metric, time.as_secs_f64() * 1e6, 0.0);
         }
+        let curve = CURVE.map(|percent| (percent, report.percentile(percent).as_secs_f64() * 1e6)).to_vec();
+        let (peer, round) = (self.peer(), self.round);
+        self.results.latencies.push(Latency { case: case.to_owned(), peer, round, curve });
         let lost = 100.0 * f64::from(report.lost) / f64::from(report.sent.max(1));
         self.record(Section::Rr, case, Metric::Loss, lost, 0.0);
     }
@@ -31,3 +38,9 @@ impl Turn<'_> {
 
 /// Load beside which requests are made, in packets per second.
 const BACKGROUND: f64 = 30e3;
+
+/// The case without any load.
+pub const ALONE: &str = "alone";
+
+/// Percentiles that a distribution is drawn from.
+const CURVE: [f64; 14] = [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9, 99.95];

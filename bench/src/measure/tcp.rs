@@ -9,18 +9,15 @@ use vxlane_tests::LabError;
 use vxlane_tests::process;
 
 use super::Turn;
-use crate::machine::CpuTimes;
+use crate::machine::Meter;
 use crate::results::{Metric, Section};
 
 impl Turn<'_> {
-    pub(super) fn tcp(&mut self) -> Result<(), LabError> {
-        for streams in STREAMS {
-            let before = CpuTimes::now()?;
-            let rate = self.iperf(streams)?;
-            let stolen = CpuTimes::now()?.since(&before).stolen();
-            let case = if streams == 1 { "1 stream".to_owned() } else { format!("{streams} streams") };
-            self.record(Section::Tcp, &case, Metric::Throughput, rate / 1e9, stolen);
-        }
+    pub(super) fn tcp(&mut self, streams: u32) -> Result<(), LabError> {
+        let meter = Meter::start(self.bed.processes())?;
+        let rate = self.iperf(streams)?;
+        let case = if streams == 1 { "1 stream".to_owned() } else { format!("{streams} streams") };
+        self.record(Section::Tcp, &case, Metric::Throughput, rate / 1e9, meter.stop()?.stolen);
         Ok(())
     }
 
@@ -31,13 +28,17 @@ impl Turn<'_> {
         let mut server = to.ns().command("iperf3");
         server.args(["--server", "--one-off", "--bind", &address]).stdout(Stdio::null()).stderr(Stdio::null());
         let _server = to.ns().spawn(&mut server)?;
-        let seconds = self.plan.tcp.as_secs().max(1).to_string();
+        // iperf3 counts whole seconds.
+        let amount = match self.plan.tcp.as_secs() {
+            0 => ["--bytes".to_owned(), FEW_BYTES.to_owned()],
+            seconds => ["--time".to_owned(), seconds.to_string()],
+        };
         let mut last = None;
         for _ in 0..CONNECT_TRIES {
             thread::sleep(CONNECT_PAUSE);
             let mut client = from.command("iperf3");
             client.args(["--client", &address, "--json", "--connect-timeout", "1000"]);
-            client.args(["--time", &seconds, "--parallel", &streams.to_string()]);
+            client.args(&amount).args(["--parallel", &streams.to_string()]);
             match process::stdout(&mut client) {
                 Ok(text) => return received(&text),
                 // The server may not listen yet.
@@ -55,6 +56,9 @@ fn received(text: &str) -> Result<f64, LabError> {
     report.pointer("/end/sum_received/bits_per_second").and_then(Value::as_f64).ok_or_else(unfit)
 }
 
-const STREAMS: [u32; 2] = [1, 4];
+/// Numbers of streams.
+pub(super) const STREAMS: [u32; 2] = [1, 4];
+/// What a stream of no length to speak of transfers.
+const FEW_BYTES: &str = "4M";
 const CONNECT_TRIES: u32 = 20;
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);

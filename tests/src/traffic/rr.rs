@@ -22,11 +22,20 @@ pub struct RrOptions {
     pub pause: Duration,
     /// How long to wait for an answer before it is lost.
     pub patience: Duration,
+    /// When to stop asking, though fewer than `count` were asked.
+    pub limit: Duration,
 }
 
 impl Default for RrOptions {
     fn default() -> Self {
-        Self { payload: 64, count: 1_000, warm_up: 50, pause: Duration::ZERO, patience: Duration::from_millis(200) }
+        Self {
+            payload: 64,
+            count: 1_000,
+            warm_up: 50,
+            pause: Duration::ZERO,
+            patience: Duration::from_millis(200),
+            limit: Duration::from_secs(60),
+        }
     }
 }
 
@@ -113,8 +122,11 @@ fn ask(socket: &UdpSocket, options: &RrOptions) -> io::Result<RrReport> {
     let mut times = Vec::with_capacity(options.count as usize);
     let mut request = vec![0x5a; options.payload.max(8)];
     let mut answer = vec![0; request.len()];
-    let mut lost = 0;
+    let (mut lost, begin) = (0, Instant::now());
     for number in 0..options.warm_up + options.count {
+        if begin.elapsed() >= options.limit {
+            break;
+        }
         thread::sleep(options.pause);
         request[..8].copy_from_slice(&u64::from(number).to_be_bytes());
         let start = Instant::now();
@@ -128,7 +140,8 @@ fn ask(socket: &UdpSocket, options: &RrOptions) -> io::Result<RrReport> {
         }
     }
     times.sort_unstable();
-    Ok(RrReport { sent: options.count, lost, sorted: times })
+    let answered = u32::try_from(times.len()).unwrap_or(u32::MAX);
+    Ok(RrReport { sent: answered + lost, lost, sorted: times })
 }
 
 /// Waits for the answer to `request`; late answers to earlier ones are passed over.
