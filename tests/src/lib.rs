@@ -34,6 +34,7 @@ pub mod peer;
 pub mod process;
 pub mod rig;
 pub mod sim;
+pub mod soak;
 pub mod traffic;
 
 pub use error::LabError;

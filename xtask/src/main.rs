@@ -7,6 +7,7 @@ mod dist;
 mod ebpf;
 mod repo;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 
@@ -20,6 +21,8 @@ enum Task {
     Demo(demo::Demo),
     /// Run every test there is
     Test(test::Test),
+    /// Run the long versions of the tests that have one
+    Soak(soak::Soak),
     /// Build the BPF programs and put the objects beside their sources
     Ebpf(ebpf::Ebpf),
     /// Measure vxlane beside its peers and print a table
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Demo(task) => task.run(),
         Task::Test(task) => task.run(),
+        Task::Soak(task) => task.run(),
         Task::Ebpf(task) => task.run(),
         Task::Bench(task) => task.run(),
         Task::Dist(task) => task.run(),

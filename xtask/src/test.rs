@@ -69,12 +69,16 @@ const TEST_FOLDERS: &[&str] = &["tests/tests", "dataplane/tests", "control/tests
 const NEEDS_ROOT: &str = "//! Needs root.";
 
 fn programs() -> Result<Vec<String>> {
-    Ok(sources()?.into_iter().map(|(name, _)| name).collect())
+    programs_with(|_| true)
 }
 
 fn programs_that_need_root() -> Result<Vec<String>> {
-    let needy = sources()?.into_iter().filter(|(_, text)| text.lines().any(|line| line == NEEDS_ROOT));
-    Ok(needy.map(|(name, _)| name).collect())
+    programs_with(|text| text.lines().any(|line| line == NEEDS_ROOT))
+}
+
+/// The names of all test programs of whose source `wanted` says so.
+pub(crate) fn programs_with(wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    Ok(sources()?.into_iter().filter(|(_, text)| wanted(text)).map(|(name, _)| name).collect())
 }
 
 fn sources() -> Result<Vec<(String, String)>> {

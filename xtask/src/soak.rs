@@ -1,0 +1,35 @@
+//! `cargo xtask soak`: the tests that are worth repeating for minutes, at full length.
+//!
+//! Each is part of the suite too, where it is brief. Here every test program that asks how long it
+//! may take (`soak::choose`, or the variable itself) runs with the larger figures, one test at a
+//! time, and prints what it found.
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::{repo, setup, test};
+
+#[derive(Args)]
+pub(crate) struct Soak {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// What a test program asks for, in `tests/src/soak.rs`.
+const VARIABLE: &str = "VXLANE_SOAK";
+
+impl Soak {
+    pub(crate) fn run(self) -> Result<()> {
+        ensure!(setup::is_root()?, "the soak tests make network namespaces: run this as root");
+        setup::Setup { ebpf: false }.run()?;
+        repo::run(repo::cargo().args(["build", "--release", "--package", "vxlane"]))?;
+        let mut tests = repo::cargo();
+        tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(VARIABLE, "1");
+        tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
+        for name in test::programs_with(|text| text.contains("soak::") || text.contains(VARIABLE))? {
+            tests.args(["--test", &name]);
+        }
+        tests.args(&self.filter).args(["--", "--nocapture", "--test-threads", "1"]);
+        repo::run(&mut tests)
+    }
+}
