@@ -11,7 +11,7 @@ mod rig;
 
 use etherparse::PacketBuilder;
 use rig::*;
-use std::{fs, net::UdpSocket, os::fd::AsRawFd, process, time::Duration};
+use std::{net::UdpSocket, os::fd::AsRawFd, time::Duration};
 use vxlane_dataplane::{
     attach::{AttachMode, KeptLink, Role, Steer, SteerCounters, SteerError},
     link::{Link, XdpMode},
@@ -149,10 +149,8 @@ fn a_queue_without_a_socket_passes_to_the_host() {
 #[test]
 fn a_foreign_program_is_named_and_left_alone() {
     let rig = Rig::new();
-    let object = foreign_object();
-    for mode in ["xdpdrv", "xdpgeneric"] {
-        let path = object.to_str().expect("path");
-        rig.near.ip(&format!("link set dev {VETH} {mode} obj {path} sec xdp"));
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        let foreign = rig.near.inside(|| foreign_program(VETH, mode));
         let found = rig.near.inside(|| Link::get(VETH)).unwrap().xdp.expect("the foreign program");
         rig.near.inside(|| {
             let mut steer = Steer::load().expect("load");
@@ -166,22 +164,8 @@ fn a_foreign_program_is_named_and_left_alone() {
             }
         });
         assert_eq!(rig.near.inside(|| Link::get(VETH)).unwrap().xdp, Some(found));
-        rig.near.ip(&format!("link set dev {VETH} {mode} off"));
+        drop(foreign);
     }
-    let _ = fs::remove_file(object);
-}
-
-/// The smallest XDP program, by the compiler that the build needs anyway.
-fn foreign_object() -> std::path::PathBuf {
-    let base = std::env::temp_dir().join(format!("vxl-foreign-{}", process::id()));
-    let (source, object) = (base.with_extension("c"), base.with_extension("o"));
-    let text = "__attribute__((section(\"xdp\"), used)) int pass(void *c) { return 2; }\n\
-                __attribute__((section(\"license\"), used)) char terms[] = \"GPL\";\n";
-    fs::write(&source, text).expect("source");
-    let path = |path: &std::path::Path| path.to_str().expect("path").to_owned();
-    run("clang", &["-O2", "-target", "bpf", "-c", &path(&source), "-o", &path(&object)]);
-    let _ = fs::remove_file(source);
-    object
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Needs root. Everything is named after this process, so that runs do not meet, and goes away
 //! with the rig, whether the test passed or not.
 
-#![expect(unsafe_code, reason = "packet sockets")]
+#![expect(unsafe_code, reason = "packet sockets, and a program that is not ours")]
 #![allow(dead_code, reason = "each test binary uses its own part of the rig")]
 
 use nix::sched::{CloneFlags, setns};
@@ -16,6 +16,7 @@ use std::{
     thread,
     time::Duration,
 };
+use vxlane_dataplane::link::XdpMode;
 
 /// The name of the veth's end in either namespace.
 pub(crate) const VETH: &str = "veth0";
@@ -163,6 +164,45 @@ fn set<T>(fd: &OwnedFd, option: i32, value: &T) {
     let answer = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, pointer, length) };
     assert_eq!(answer, 0, "setsockopt {option}: {}", io::Error::last_os_error());
 }
+
+/// An XDP program of somebody else's on `interface`, which passes everything; gone when dropped.
+pub(crate) fn foreign_program(interface: &str, mode: XdpMode) -> OwnedFd {
+    // `r0 = XDP_PASS; exit`: each instruction is code, registers, offset and a number.
+    let code: [u64; 2] = [0x0000_0002_0000_00b7, 0x95];
+    let licence = c"GPL";
+    let mut load = [0_u64; 16];
+    load[0] = BPF_PROG_TYPE_XDP | (code.len() as u64) << 32;
+    (load[1], load[2]) = (code.as_ptr() as u64, licence.as_ptr() as u64);
+    let program = bpf(BPF_PROG_LOAD, &load);
+    let index = nix::net::if_::if_nametoindex(interface).expect("interface");
+    let flags = match mode {
+        XdpMode::Native => XDP_FLAGS_DRV_MODE,
+        XdpMode::Generic | XdpMode::Offloaded => XDP_FLAGS_SKB_MODE,
+    };
+    let mut link = [0_u64; 16];
+    link[0] = program.as_raw_fd() as u64 | u64::from(index) << 32;
+    link[1] = BPF_XDP | flags << 32;
+    bpf(BPF_LINK_CREATE, &link)
+}
+
+/// `bpf(2)`, for commands that answer with a descriptor.
+fn bpf(command: i32, attributes: &[u64; 16]) -> OwnedFd {
+    // SAFETY: points to as many bytes as are announced, which the kernel only reads; the addresses
+    // among them are those of values that outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
+    assert!(fd >= 0, "bpf {command}: {}", io::Error::last_os_error());
+    // SAFETY: just opened, and nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// `include/uapi/linux/bpf.h`, like the next three.
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_LINK_CREATE: i32 = 28;
+const BPF_PROG_TYPE_XDP: u64 = 6;
+const BPF_XDP: u64 = 37;
+/// `include/uapi/linux/if_link.h`, like the next.
+const XDP_FLAGS_SKB_MODE: u64 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u64 = 1 << 2;
 
 /// Runs a command, wants it to succeed, and returns what it printed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
