@@ -28,6 +28,7 @@
 
 pub mod error;
 pub mod frames;
+pub mod fuzz;
 pub mod lab;
 pub mod netns;
 pub mod peer;
