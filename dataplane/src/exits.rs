@@ -3,7 +3,7 @@
 //! Every attempt to send ends in one counted place, transmitted, handed over or dropped; that
 //! is what keeps the law of [`stats`](crate::stats) true whatever fails.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use crate::{
     handover::Mailbox,
@@ -98,7 +98,29 @@ impl<T: Transmit> Exits<T> {
                 self.reply(tables, from, mtu, frame);
                 self.drop(from, DropReason::MtuExceeded);
             }
+            Verdict::Refuse { error, from: router, reason } => {
+                self.refuse(tables, from, error, router, frame);
+                self.drop(from, reason);
+            }
+            Verdict::HandOver { worker, port } => self.pass_on(worker, port, from, frame),
+            Verdict::Hold => self.counters.held += 1,
             Verdict::Drop(reason) => self.drop(from, reason),
+        }
+    }
+
+    /// Gives `frame`, which came in at `from`, to the worker that is to decide about it as if it
+    /// had come in at `port`.
+    fn pass_on(&mut self, worker: WorkerId, port: PortId, from: PortId, frame: &[u8]) {
+        match self.mail.get(worker.index()) {
+            Some(mailbox) if mailbox.pass_on(port, frame) => self.counters.handed_over += 1,
+            _ => return self.drop(from, DropReason::HandoverFull),
+        }
+        self.ring_later(worker);
+    }
+
+    fn ring_later(&mut self, worker: WorkerId) {
+        if !self.to_ring.contains(&worker) {
+            self.to_ring.push(worker);
         }
     }
 
@@ -149,11 +171,27 @@ impl<T: Transmit> Exits<T> {
     /// Tells the sender of `frame` that it was too long, if that may be told.
     #[cold]
     fn reply(&mut self, tables: &Tables, from: PortId, mtu: u16, frame: &[u8]) {
+        self.answer(tables, from, |scratch| icmp::too_big(frame, &Layers::walk(frame), mtu, scratch));
+    }
+
+    /// Tells the sender of `frame` what `router` has against it, if that may be told.
+    #[cold]
+    fn refuse(&mut self, tables: &Tables, from: PortId, error: icmp::Error, router: Ipv4Addr, frame: &[u8]) {
+        self.answer(tables, from, |scratch| icmp::error(frame, error, router, scratch));
+    }
+
+    /// Sends what `write` writes, whose length it returns, back to where it came `from`.
+    fn answer(
+        &mut self,
+        tables: &Tables,
+        from: PortId,
+        write: impl FnOnce(&mut [u8; icmp::MAX_ERROR]) -> Option<usize>,
+    ) {
         if self.replies_left == 0 {
             return;
         }
         let Some(mut scratch) = self.scratch.take() else { return };
-        if let Some(length) = icmp::too_big(frame, &Layers::walk(frame), mtu, &mut scratch) {
+        if let Some(length) = write(&mut scratch) {
             self.replies_left -= 1;
             self.counters.replies += 1;
             self.deliver(tables, from, &[], &scratch[..length]);
@@ -213,9 +251,7 @@ impl<T: Transmit> Exits<T> {
         } else {
             self.counters.drops[DropReason::HandoverFull] += 1;
         }
-        if !self.to_ring.contains(&owner) {
-            self.to_ring.push(owner);
-        }
+        self.ring_later(owner);
     }
 
     /// Sends what other workers put into our mailbox; says whether there was anything.

@@ -25,9 +25,9 @@ const LETTER_LEN: usize = 2048;
 /// A frame on its way to the worker that owns its port.
 #[derive(Debug)]
 pub struct Letter {
-    /// Where it shall leave.
+    /// Where it shall leave, or where it came in if that is yet to be decided.
     pub port: PortId,
-    /// The whole frame, ready to send.
+    /// The whole frame.
     pub frame: Vec<u8>,
 }
 
@@ -35,6 +35,8 @@ pub struct Letter {
 #[derive(Debug)]
 pub struct Mailbox {
     letters: ArrayQueue<Letter>,
+    /// Frames that the owner is to decide about; the port is where they came in.
+    undecided: ArrayQueue<Letter>,
     blanks: ArrayQueue<Letter>,
     news: ArrayQueue<News>,
     /// News were lost: what the owner learned from us may be stale.
@@ -53,6 +55,7 @@ impl Mailbox {
         }
         Self {
             letters: ArrayQueue::new(LETTERS),
+            undecided: ArrayQueue::new(LETTERS),
             blanks,
             news: ArrayQueue::new(NEWS),
             missed: AtomicBool::new(false),
@@ -64,13 +67,24 @@ impl Mailbox {
     /// Posts the frame `head` + `body`; `false` if there was no blank letter.
     #[must_use]
     pub fn post(&self, port: PortId, head: &[u8], body: &[u8]) -> bool {
-        let Some(mut letter) = self.blanks.pop() else { return false };
+        // There are as many places as letters, so the push cannot fail.
+        self.write(port, head, body).is_some_and(|letter| self.letters.push(letter).is_ok())
+    }
+
+    /// Has the owner decide about `frame`, which came in at `port`; `false` if there was no blank
+    /// letter.
+    #[must_use]
+    pub fn pass_on(&self, port: PortId, frame: &[u8]) -> bool {
+        self.write(port, &[], frame).is_some_and(|letter| self.undecided.push(letter).is_ok())
+    }
+
+    fn write(&self, port: PortId, head: &[u8], body: &[u8]) -> Option<Letter> {
+        let mut letter = self.blanks.pop()?;
         letter.port = port;
         letter.frame.clear();
         letter.frame.extend_from_slice(head);
         letter.frame.extend_from_slice(body);
-        // There are as many places as letters, so this cannot fail.
-        self.letters.push(letter).is_ok()
+        Some(letter)
     }
 
     /// Tells the owner where a station is. If that cannot be told, the owner will be told to
@@ -98,6 +112,11 @@ impl Mailbox {
         self.letters.pop()
     }
 
+    /// The next frame that the owner is to decide about.
+    pub fn open_undecided(&self) -> Option<Letter> {
+        self.undecided.pop()
+    }
+
     /// Gives a letter back once its frame is on its way.
     pub fn give_back(&self, letter: Letter) {
         // It came from this mailbox, so its place is free.
@@ -119,7 +138,7 @@ impl Mailbox {
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with the fence in `ring`.
         fence(Ordering::SeqCst);
-        let empty = self.letters.is_empty() && self.news.is_empty();
+        let empty = self.letters.is_empty() && self.undecided.is_empty() && self.news.is_empty();
         if !empty {
             self.wake_up();
         }

@@ -10,6 +10,9 @@
 //! 5. What came of it is a [`verdict::Verdict`], and `exits` carries it out: [`vtep::encap`] puts the
 //!    tunnel on, and the frame is written into a transmit frame of the port where it leaves.
 //!
+//! What an endpoint sends to its gateway takes another turn at 4: [`router`] sends it out of the
+//! overlay through [`nat`], and brings the answers back.
+//!
 //! Control decides what the networks are and says so in [`tables`], snapshots that workers swap
 //! between bursts. [`stats`] has the counters and the law that they obey.
 
@@ -26,6 +29,7 @@ mod memory;
 pub mod nat;
 pub mod pipeline;
 pub mod port;
+pub mod router;
 pub mod stats;
 pub mod tables;
 pub mod verdict;

@@ -4,6 +4,9 @@
 //!  access port ──> checks ──> finish checksum ──> learn ──┐
 //!                                                         ├──> lookup ──> Deliver | Forward | Flood
 //!  uplink ──> decap ──> peer? ──> checks ──> ECN ──> learn ┘
+//!
+//!  access port ──> checks ──> learn ──> to the gateway ──> leave ──> Deliver (uplink)
+//!  uplink ──> not VXLAN ──> arrive ──> lookup ──> Deliver | Forward
 //! ```
 //!
 //! The pipeline is pure: frame bytes, tables and the time go in, a [`Decision`] comes out. It
@@ -15,6 +18,7 @@ use crate::{
     bridge::{Bridge, Learned, Origin},
     clock::Instant,
     ids::{NetworkId, PortId},
+    router::{self, Routed, Router},
     tables::{Network, Role, Tables},
     verdict::{Decision, DropReason, News, Verdict},
     vtep::{self, Flow, decap, entropy},
@@ -26,6 +30,8 @@ use crate::{
 pub struct Pipeline {
     /// Who is where.
     pub bridge: Bridge,
+    /// What gateways forward.
+    pub router: Router,
     /// What other workers should hear of; whoever runs the pipeline empties it.
     pub news: Vec<News>,
 }
@@ -33,7 +39,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline whose MAC table has room for `stations`.
     pub fn new(stations: usize) -> Self {
-        Self { bridge: Bridge::new(stations), news: Vec::with_capacity(crate::port::BURST) }
+        Self { bridge: Bridge::new(stations), router: Router::new(), news: Vec::with_capacity(crate::port::BURST) }
     }
 
     /// Decides about one frame that came in at `port`.
@@ -68,6 +74,10 @@ impl Pipeline {
         }
         let origin = Origin::Port(port);
         self.learn(id, network, &ethernet, origin, now);
+        if network.gateway.is_some_and(|gateway| gateway.mac == ethernet.destination) {
+            let routed = self.router.leave(tables, now, id, network, frame)?;
+            return self.routed(tables, now, routed, id, frame);
+        }
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;
         let decision = decide(verdict);
         layers.finish_checksum(frame);
@@ -78,7 +88,11 @@ impl Pipeline {
     #[inline]
     fn process_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
         let local = tables.local();
-        let outer = vtep::decap(frame, local)?;
+        let outer = match vtep::decap(frame, local) {
+            Ok(outer) => outer,
+            Err(DropReason::OuterNotOurs | DropReason::OuterFragment) => return self.arrive(tables, now, frame, true),
+            Err(reason) => return Err(reason),
+        };
         let Some((id, peer)) = tables.tunnel(outer.vni, outer.source) else {
             let known = tables.network_of(outer.vni).is_some();
             return Err(if known { DropReason::PeerNotAllowed } else { DropReason::VxlanVniNotFound });
@@ -103,6 +117,48 @@ impl Pipeline {
         self.learn(id, network, &ethernet, origin, now);
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;
         Ok(Decision { verdict, network: id, start: outer.inner.start, end: outer.inner.end, flow: Flow::default() })
+    }
+
+    /// An underlay frame that is not VXLAN: from outside the overlay, for an endpoint.
+    #[inline]
+    fn arrive(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        frame: &mut [u8],
+        may_wait: bool,
+    ) -> Result<Decision, DropReason> {
+        let routed = self.router.arrive(tables, now, frame, may_wait)?;
+        self.routed(tables, now, routed, NetworkId(0), frame)
+    }
+
+    /// Decides about a frame that [was put by](Verdict::Hold) and is [released](Router::take_released).
+    pub(crate) fn process_released(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Decision {
+        self.arrive(tables, now, frame, false).unwrap_or_else(Decision::drop)
+    }
+
+    /// Finds the station to which a router sends a packet.
+    fn routed(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        routed: Routed,
+        from: NetworkId,
+        frame: &[u8],
+    ) -> Result<Decision, DropReason> {
+        let (id, mac) = match routed {
+            Routed::Decided(verdict) => return Ok(router::decided(verdict, from, frame, Flow::default())),
+            Routed::Inside(id, mac) => (id, mac),
+        };
+        let network = tables.network(id).ok_or(DropReason::PortGone)?;
+        let layers = Layers::walk(frame);
+        let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
+        let verdict = match self.bridge.lookup(id, network, mac, now) {
+            Some(Origin::Port(port)) => Verdict::Deliver(port),
+            Some(Origin::Vtep(vtep)) => Verdict::Forward(vtep),
+            None => Verdict::Flood,
+        };
+        Ok(router::decided(verdict, id, frame, flow))
     }
 
     /// Remembers the sender, and notes for the other workers what they cannot see themselves.

@@ -23,6 +23,10 @@ pub struct Counters {
     pub handed_over: u64,
     /// Frames taken over from other workers.
     pub taken_over: u64,
+    /// Fragments put by until the first of their datagram comes.
+    pub held: u64,
+    /// Fragments that were put by and then went their way.
+    pub released: u64,
     /// Frames that ended here.
     pub drops: Drops,
     /// By port, indexed by [`PortId`].
@@ -60,11 +64,11 @@ impl Counters {
         }
     }
 
-    /// How far the law is from holding; zero but for frames that wait in a mailbox.
+    /// How far the law is from holding; zero but for frames that wait, in a mailbox or as fragments.
     pub fn imbalance(&self) -> i128 {
         let sum = |values: &[u64]| values.iter().map(|&value| i128::from(value)).sum::<i128>();
-        sum(&[self.received, self.copies, self.replies, self.taken_over])
-            - sum(&[self.transmitted, self.handed_over, self.drops.total()])
+        sum(&[self.received, self.copies, self.replies, self.taken_over, self.released])
+            - sum(&[self.transmitted, self.handed_over, self.held, self.drops.total()])
     }
 }
 
@@ -76,6 +80,8 @@ impl AddAssign<&Self> for Counters {
         self.replies += other.replies;
         self.handed_over += other.handed_over;
         self.taken_over += other.taken_over;
+        self.held += other.held;
+        self.released += other.released;
         for &reason in DropReason::ALL {
             self.drops[reason] += other.drops[reason];
         }

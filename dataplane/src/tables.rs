@@ -5,11 +5,13 @@
 //! forgotten when that snapshot is adopted (see [`Bridge::adopt`](crate::bridge::Bridge::adopt)).
 
 mod network;
+mod outside;
 
 use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 use foldhash::fast::RandomState;
 pub use network::{Gateway, Guard, MoveLimit, Network};
+pub use outside::{Hop, NoHop, Outside, Route};
 
 use crate::{
     ids::{NetworkId, PortId, VtepId, WorkerId},
@@ -26,6 +28,7 @@ pub struct Tables {
     vteps: Vec<Option<Vtep>>,
     vnis: HashMap<Vni, NetworkId, RandomState>,
     tunnels: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
+    outside: Option<Arc<Outside>>,
 }
 
 /// Our own end of every tunnel.
@@ -102,6 +105,7 @@ impl Tables {
             vteps: Vec::new(),
             vnis: HashMap::default(),
             tunnels: HashMap::default(),
+            outside: None,
         }
     }
 
@@ -128,6 +132,17 @@ impl Tables {
             }
         }
         put(&mut self.networks, id.index(), network);
+    }
+
+    /// Says how packets leave the overlay. Until then none do.
+    pub fn set_outside(&mut self, outside: Arc<Outside>) {
+        self.outside = Some(outside);
+    }
+
+    /// How packets leave the overlay, if they can.
+    #[inline]
+    pub fn outside(&self) -> Option<&Outside> {
+        self.outside.as_deref()
     }
 
     /// Our own VTEP.

@@ -1,9 +1,11 @@
 //! What becomes of a packet: exactly one [`Verdict`] each, and a name for every drop.
 
+use std::net::Ipv4Addr;
+
 use crate::{
-    ids::{NetworkId, PortId, VtepId},
+    ids::{NetworkId, PortId, VtepId, WorkerId},
     vtep::Flow,
-    wire::MacAddr,
+    wire::{MacAddr, icmp},
 };
 
 /// What the pipeline says shall happen to a packet.
@@ -21,6 +23,24 @@ pub enum Verdict {
         /// Longest packet of the network, in bytes of network layer.
         mtu: u16,
     },
+    /// The packet is dropped, and its sender is told why by ICMP, if that may be told.
+    Refuse {
+        /// What it is told.
+        error: icmp::Error,
+        /// By whom.
+        from: Ipv4Addr,
+        /// Why.
+        reason: DropReason,
+    },
+    /// The frame is for another worker to decide about.
+    HandOver {
+        /// By this one.
+        worker: WorkerId,
+        /// As if it had come in here.
+        port: PortId,
+    },
+    /// The frame was put by; it will be decided about when the pipeline releases it.
+    Hold,
     /// The packet ends here.
     Drop(DropReason),
 }
@@ -132,6 +152,18 @@ drop_reasons! {
     TxTooLong = "tx_too_long",
     /// The worker that owns the port does not keep up.
     HandoverFull = "handover_full",
+    /// It would leave its network, which has no way out.
+    NoWayOut = "no_way_out",
+    /// It would leave its network with a source address that is not of it.
+    InvalidSource = "ip_invalid_source",
+    /// It would leave its network for an address that no router forwards to.
+    InvalidDestination = "ip_invalid_dest",
+    /// Its time to live is over.
+    TtlExceeded = "ttl_exceeded",
+    /// The host has no route to where it is going.
+    NoRoute = "ip_outnoroutes",
+    /// The host's route to where it is going leads through another device than the uplink.
+    RouteElsewhere = "route_elsewhere",
     /// To be translated, but it contradicts itself, or has IP options.
     NatInvalid = "nat_invalid",
     /// To be translated, but neither TCP, UDP, ICMP echo nor an ICMP error.

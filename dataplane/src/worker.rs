@@ -96,6 +96,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Swaps the tables. Everything that came in before has been carried out under the old.
     pub fn adopt(&mut self, tables: Arc<Tables>) {
+        self.pipeline.router.adopt(&self.tables, &tables);
         self.tables = tables;
         self.pipeline.bridge.adopt(&self.tables);
     }
@@ -173,8 +174,41 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             exits.carry_out(tables, *port, decision, receive.frame(index));
         }
         receive.release();
+        self.send_released(now);
         self.spread_news();
         count
+    }
+
+    /// Sends fragments on that waited for the first of their datagram.
+    #[inline]
+    fn send_released(&mut self, now: Instant) {
+        let Self { pipeline, tables, exits, .. } = self;
+        while let Some(mut frame) = pipeline.router.take_released() {
+            exits.counters.released += 1;
+            let decision = pipeline.process_released(tables, now, &mut frame);
+            let from = tables.outside().map_or(PortId(0), |outside| outside.uplink);
+            exits.carry_out(tables, from, &decision, &frame);
+            pipeline.router.give_back(frame);
+        }
+    }
+
+    /// Decides about frames that other workers had no right to; says whether there were any.
+    fn decide_for_others(&mut self, mailbox: &Mailbox, now: Instant) -> bool {
+        let Self { pipeline, tables, exits, .. } = self;
+        let mut any = false;
+        while let Some(mut letter) = mailbox.open_undecided() {
+            any = true;
+            exits.counters.taken_over += 1;
+            exits.counters.make_room(letter.port);
+            let decision = pipeline.process(tables, now, letter.port, &mut letter.frame);
+            exits.carry_out(tables, letter.port, &decision, &letter.frame);
+            mailbox.give_back(letter);
+        }
+        if any {
+            self.send_released(now);
+            self.spread_news();
+        }
+        any
     }
 
     /// Tells the other workers what this burst taught us.
@@ -204,7 +238,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
                 self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
             }
         }
-        self.exits.take_over()
+        self.decide_for_others(mailbox, now) | self.exits.take_over()
     }
 
     /// The slow work, off the packet path: forgets some of the stations that fell silent.
@@ -212,6 +246,10 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     pub fn tick(&mut self, now: Instant) {
         let slots = self.pipeline.bridge.slots().div_ceil(64);
         self.pipeline.bridge.age(&self.tables, now, slots);
+        if let Some(nat) = &mut self.pipeline.router.nat {
+            nat.expire(now);
+            self.send_released(now);
+        }
         self.exits.tick();
         self.inlets.iter_mut().for_each(|inlet| inlet.receive.tick());
     }

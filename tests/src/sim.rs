@@ -5,14 +5,16 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     bridge::Origin,
     clock::Instant,
     handover::Mailbox,
     ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
+    nat::{BlindBoard, Nat, NatConfig},
     port::memory::{Cable, MemoryReceive, MemoryTransmit},
     stats::Counters,
-    tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
+    tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
     wire::{MacAddr, Vni},
     worker::{Breath, Worker},
 };
@@ -21,6 +23,8 @@ type MemoryWorker = Worker<MemoryReceive, MemoryTransmit>;
 
 /// The UDP port of every simulated VTEP.
 pub const VXLAN_PORT: u16 = 4789;
+/// The gateway of every network with a [way out](Sim::give_way_out).
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const UPLINK: PortId = PortId(0);
 /// Bytes of a simulated transmit frame.
 const FRAME_LEN: usize = 2048;
@@ -176,6 +180,43 @@ impl Sim {
         let mut tables = worker.tables().clone();
         edit(&mut tables);
         worker.adopt(Arc::new(tables));
+    }
+
+    /// Gives every network of `host` a gateway at 10.0.0.1/24, and a way out through the host's own
+    /// address, by `routes` and `neighbours` of the uplink.
+    pub fn give_way_out(
+        &mut self,
+        host: usize,
+        nat: NatConfig,
+        routes: &[(Ipv4Network, Route)],
+        neighbours: &[(Ipv4Addr, MacAddr)],
+    ) {
+        let nat = Nat::new(nat, WorkerId(0), 1, Arc::new(BlindBoard));
+        self.hosts[host].worker.pipeline.router.nat = Some(Box::new(nat));
+        let outside = Outside::new(UPLINK, Self::uplink_mac(host), routes.iter().copied(), neighbours.iter().copied());
+        self.adopt(host, |tables| {
+            tables.set_outside(Arc::new(outside));
+            let networks: Vec<_> = tables.networks().map(|(id, network)| (id, network.clone())).collect();
+            for (id, mut network) in networks {
+                network.gateway = Some(Gateway::new(network.vni, Ipv4Network::new(GATEWAY, 24).ok(), None));
+                network.masquerade = true;
+                tables.set_network(id, network);
+            }
+        });
+    }
+
+    /// The address translation of `host`.
+    ///
+    /// # Panics
+    /// If it was not given a way out.
+    pub fn nat(&mut self, host: usize) -> &mut Nat {
+        let nat = self.hosts[host].worker.pipeline.router.nat.as_mut();
+        nat.unwrap_or_else(|| panic!("host {host} has no way out"))
+    }
+
+    /// Takes the neighbours that `host` would like to know.
+    pub fn wanted(&mut self, host: usize) -> Vec<Ipv4Addr> {
+        std::mem::take(&mut self.hosts[host].worker.pipeline.router.wanted)
     }
 
     fn cable(&self, place: Place) -> &Cable {

@@ -37,6 +37,8 @@ pub struct Network {
     pub host: Option<PortId>,
     /// Nothing is routed out of it or into it.
     pub internal: bool,
+    /// Its packets leave the overlay through address translation. Not of one that is internal.
+    pub masquerade: bool,
     /// Endpoints reach the gateway and nobody else.
     pub isolation: bool,
     /// ARP and ND questions are answered here when the answer is known (RFC 9161).
@@ -64,6 +66,7 @@ impl Network {
             gateway: None,
             host: None,
             internal: false,
+            masquerade: false,
             isolation: false,
             suppression: true,
             routers: false,

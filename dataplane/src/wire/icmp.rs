@@ -1,13 +1,63 @@
-//! The ICMP errors that a VTEP owes the sender of a packet that does not fit.
+//! The ICMP errors that are owed the sender of a packet that goes nowhere.
+
+use std::net::Ipv4Addr;
 
 use zerocopy::{FromBytes, IntoBytes, byteorder::network_endian::U16};
 
-use super::{Ethernet, Ipv4, Ipv6, Layers, Network, checksum, protocol};
+use super::{EtherType, Ethernet, Ipv4, Ipv6, Layers, Network, checksum, protocol};
 
 /// Room for the longest error: an IPv6 packet of the minimum MTU in an Ethernet frame.
 pub const MAX_ERROR: usize = Ethernet::LEN + 1280;
 
 const HEADER: usize = 8;
+
+/// What a router tells the sender of an IPv4 packet that it does not forward (RFC 792, RFC 1812).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no way to its network (type 3 code 0).
+    NetworkUnreachable,
+    /// It is not let through (type 3 code 13).
+    Prohibited,
+    /// It is too long and must not be fragmented (type 3 code 4).
+    FragmentationNeeded {
+        /// What would have gone through.
+        mtu: u16,
+    },
+    /// It has been forwarded too often (type 11 code 0).
+    TimeExceeded,
+}
+
+impl Error {
+    /// The first eight bytes, without the checksum.
+    fn header(self) -> [u8; HEADER] {
+        match self {
+            Self::NetworkUnreachable => [3, 0, 0, 0, 0, 0, 0, 0],
+            Self::Prohibited => [3, 13, 0, 0, 0, 0, 0, 0],
+            Self::FragmentationNeeded { mtu } => [3, 4, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]],
+            Self::TimeExceeded => [11, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+}
+
+/// Writes what the router at `from` tells the sender of `frame`, which was sent to that router's
+/// MAC address. Returns its length, or `None` where no error may be sent: about something that is
+/// not IPv4, an ICMP error, a later fragment, or a packet that was from or to more than one host
+/// (RFC 1812 section 4.3.2.7).
+pub fn error(frame: &[u8], error: Error, from: Ipv4Addr, out: &mut [u8; MAX_ERROR]) -> Option<usize> {
+    let (ethernet, packet) = Ethernet::split(frame)?;
+    if ethernet.destination.is_group() || ethernet.ether_type != EtherType::IPV4 {
+        return None;
+    }
+    let length = error_v4(packet, error, from, &mut out[Ethernet::LEN..])?;
+    write_back(ethernet, out)?;
+    Some(Ethernet::LEN + length)
+}
+
+/// Gives an answer its Ethernet header.
+fn write_back(ethernet: &Ethernet, out: &mut [u8; MAX_ERROR]) -> Option<()> {
+    let back = Ethernet { destination: ethernet.source, source: ethernet.destination, ether_type: ethernet.ether_type };
+    back.write_to_prefix(out).ok()
+}
 
 /// Writes the answer to a packet that is longer than `mtu`: "fragmentation needed" (RFC 1191,
 /// RFC 792 type 3 code 4) or "packet too big" (RFC 4443 section 3.2). Returns its length.
@@ -27,26 +77,35 @@ pub fn too_big(frame: &[u8], layers: &Layers, mtu: u16, out: &mut [u8; MAX_ERROR
         Network::Ipv4 => too_big_v4(packet, mtu, &mut out[Ethernet::LEN..]),
         Network::Ipv6 => too_big_v6(packet, layers, mtu, &mut out[Ethernet::LEN..]),
     }?;
-    let back = Ethernet { destination: ethernet.source, source: ethernet.destination, ether_type: ethernet.ether_type };
-    back.write_to_prefix(out).ok()?;
+    write_back(ethernet, out)?;
     Some(Ethernet::LEN + length)
 }
 
 fn too_big_v4(packet: &[u8], mtu: u16, out: &mut [u8]) -> Option<usize> {
     let header = Ipv4::new_checked(packet)?;
+    if !header.dont_fragment() || header.more_fragments() {
+        return None;
+    }
+    error_v4(packet, Error::FragmentationNeeded { mtu }, header.destination(), out)
+}
+
+fn error_v4(packet: &[u8], error: Error, from: Ipv4Addr, out: &mut [u8]) -> Option<usize> {
+    let header = Ipv4::new_checked(packet)?;
     let is_error = header.protocol == protocol::ICMP && !matches!(packet.get(header.header_len())?, 0 | 8 | 13 | 14);
-    if !header.dont_fragment() || header.is_fragment() || is_error || header.destination().is_multicast() {
+    let source = header.source();
+    let is_nobody = source.is_unspecified() || source.is_loopback() || source.is_multicast() || source.is_broadcast();
+    if header.fragment_offset() != 0 || is_error || is_nobody || header.destination().is_multicast() {
         return None;
     }
     // RFC 1812 section 4.3.2.3: as much as fits 576 bytes.
     let quoted = &packet[..packet.len().min(576 - Ipv4::LEN - HEADER)];
     let length = HEADER + quoted.len();
     let icmp = out.get_mut(Ipv4::LEN..Ipv4::LEN + length)?;
-    icmp[..HEADER].copy_from_slice(&[3, 4, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]);
+    icmp[..HEADER].copy_from_slice(&error.header());
     icmp[HEADER..].copy_from_slice(quoted);
     let sum = !checksum::fold(checksum::sum(icmp));
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut ip = Ipv4::new(protocol::ICMP, header.destination(), header.source(), u16::try_from(length).ok()?, 0);
+    let mut ip = Ipv4::new(protocol::ICMP, from, source, u16::try_from(length).ok()?, 0);
     ip.checksum = U16::new(!checksum::fold(checksum::sum(ip.as_bytes())));
     ip.write_to_prefix(out).ok()?;
     Some(Ipv4::LEN + length)
