@@ -5,6 +5,7 @@ mod ci;
 mod demo;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod repo;
 mod setup;
 mod soak;
@@ -23,6 +24,8 @@ enum Task {
     Test(test::Test),
     /// Run the long versions of the tests that have one
     Soak(soak::Soak),
+    /// Feed the parsers and the worker whatever the fuzzer comes up with
+    Fuzz(fuzz::Fuzz),
     /// Build the BPF programs and put the objects beside their sources
     Ebpf(ebpf::Ebpf),
     /// Measure vxlane beside its peers and print a table
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(task) => task.run(),
         Task::Test(task) => task.run(),
         Task::Soak(task) => task.run(),
+        Task::Fuzz(task) => task.run(),
         Task::Ebpf(task) => task.run(),
         Task::Bench(task) => task.run(),
         Task::Dist(task) => task.run(),

@@ -46,7 +46,7 @@ impl Setup {
         }
         install(&missing(&wanted)?)?;
         if self.ebpf {
-            install_linker()?;
+            install_tool("bpf-linker", ebpf::BPF_LINKER)?;
         }
         Ok(())
     }
@@ -116,18 +116,13 @@ pub(crate) fn sudo_asks_nothing() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Brings the pinned linker into our own directory, once.
-fn install_linker() -> Result<()> {
+/// Brings `tool` of this version, from the Rust registry, into our own directory, once.
+pub(crate) fn install_tool(tool: &str, version: &str) -> Result<()> {
     let root = repo::tools_dir();
     // Cargo keeps what it installed, with versions, in this file.
     let installed = fs::read_to_string(root.join(".crates.toml")).unwrap_or_default();
-    if installed.contains(&format!("bpf-linker {} ", ebpf::BPF_LINKER)) {
+    if installed.contains(&format!("{tool} {version} ")) {
         return Ok(());
     }
-    repo::run(
-        repo::cargo()
-            .args(["install", "--locked", "--version", ebpf::BPF_LINKER, "bpf-linker"])
-            .arg("--root")
-            .arg(&root),
-    )
+    repo::run(repo::cargo().args(["install", "--locked", "--version", version, tool]).arg("--root").arg(&root))
 }
