@@ -211,7 +211,11 @@ impl Daemon {
     fn station(&self, network: NetworkId, mac: MacAddr, entry: &Entry) -> Option<Station> {
         let name = |planned: &&PlannedNetwork| self.ids.network(&planned.name) == Some(network);
         let network = self.plan.networks.iter().find(name)?;
-        let age = self.engine.now().ticks().since(entry.seen).to_duration().as_secs();
+        let now = self.engine.now().ticks();
+        if entry.is_expired(network.ageing, now) {
+            return None;
+        }
+        let age = now.since(entry.seen).to_duration().as_secs();
         let (dst, dev, state) = match entry.origin {
             Origin::Vtep(vtep) => (Some(self.vtep_address(vtep)?), None, StationState::Learned),
             Origin::Port(port) => (None, Some(self.interface(port)?), StationState::Local),

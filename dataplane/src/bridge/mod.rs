@@ -39,7 +39,7 @@ impl Bridge {
     #[inline]
     pub fn lookup(&self, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
         let entry = self.table.lookup((id, mac))?;
-        (!is_expired(&entry, network, now.ticks())).then_some(entry.origin)
+        (!entry.is_expired(network.ageing, now.ticks())).then_some(entry.origin)
     }
 
     /// Looks at a part of the table and forgets who has been silent too long.
@@ -49,7 +49,8 @@ impl Bridge {
     /// to [`lookup`](Self::lookup); this gives their places back.
     pub fn age(&mut self, tables: &Tables, now: Instant, slots: usize) {
         let now = now.ticks();
-        self.table.sweep(slots, |id, entry| tables.network(id).is_none_or(|network| is_expired(entry, network, now)));
+        self.table
+            .sweep(slots, |id, entry| tables.network(id).is_none_or(|network| entry.is_expired(network.ageing, now)));
     }
 
     /// Forgets every station that `tables` no longer has a place for: its network, port or
@@ -90,9 +91,12 @@ impl Bridge {
     }
 }
 
-/// An eighth beyond the ageing time, because that is how stale a confirmation may be: a
-/// station is forgotten between 1 and 1.125 ageing times after its last frame.
-fn is_expired(entry: &Entry, network: &Network, now: Ticks) -> bool {
-    let ageing = Ticks::from_secs(network.ageing).0;
-    now.since(entry.seen).0 > ageing + ageing / 8
+impl Entry {
+    /// Whether the station has been silent for longer than `ageing` seconds allow: an eighth
+    /// more, because that is how stale a confirmation may be. It is forgotten between 1 and
+    /// 1.125 ageing times after its last frame.
+    pub fn is_expired(&self, ageing: u32, now: Ticks) -> bool {
+        let ageing = Ticks::from_secs(ageing).0;
+        now.since(self.seen).0 > ageing + ageing / 8
+    }
 }

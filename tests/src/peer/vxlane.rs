@@ -22,6 +22,8 @@ pub struct VxlaneOptions {
     pub binary: Option<PathBuf>,
     /// Number of workers.
     pub workers: u16,
+    /// Seconds after which a silent station is forgotten; as the daemon has it by default.
+    pub ageing: Option<u32>,
     /// More lines for the configuration file, put before the first network; they may open
     /// sections of their own.
     pub extra: String,
@@ -31,7 +33,7 @@ pub struct VxlaneOptions {
 
 impl Default for VxlaneOptions {
     fn default() -> Self {
-        Self { binary: None, workers: 1, extra: String::new(), environment: Vec::new() }
+        Self { binary: None, workers: 1, ageing: None, extra: String::new(), environment: Vec::new() }
     }
 }
 
@@ -272,6 +274,7 @@ fn configuration(
         name: &segment.network.name,
         vni: segment.network.vni,
         mtu: segment.network.mtu,
+        ageing: options.ageing,
         peers: &segment.remotes,
     });
     let endpoints = segments.iter().flat_map(|segment| {
@@ -325,6 +328,8 @@ struct NetworkEntry<'a> {
     name: &'a str,
     vni: u32,
     mtu: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ageing: Option<u32>,
     peers: &'a [Ipv4Addr],
 }
 
