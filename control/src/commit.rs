@@ -153,6 +153,9 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         mtu: network.mtu,
         ageing: network.ageing,
         mac_limit: network.mac_limit,
+        internal: network.internal,
+        isolation: network.isolation,
+        suppression: network.suppression,
         ports,
         peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
         ..Network::new(network.vni)
@@ -191,6 +194,8 @@ mod tests {
             mtu: 1450,
             ageing: 300,
             mac_limit: 100,
+            isolation: false,
+            suppression: true,
             peers: peers.to_vec(),
         };
         let endpoint = |&(network, interface): &(&str, &str)| PlannedEndpoint {

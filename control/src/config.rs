@@ -142,6 +142,12 @@ pub struct Network {
     /// How many stations may be learned.
     #[serde(default = "Network::default_mac_limit")]
     pub mac_limit: u32,
+    /// Whether endpoints reach the gateway and nobody else.
+    #[serde(default)]
+    pub isolation: bool,
+    /// Whether ARP and ND questions are answered here when the answer is known.
+    #[serde(default = "Network::default_suppression")]
+    pub suppression: bool,
 }
 
 impl Network {
@@ -153,6 +159,11 @@ impl Network {
     /// As many as a large broadcast domain has.
     pub(crate) fn default_mac_limit() -> u32 {
         8192
+    }
+
+    /// What can be answered here need not be flooded.
+    pub(crate) fn default_suppression() -> bool {
+        true
     }
 }
 

@@ -84,6 +84,12 @@ pub struct Network {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Whether endpoints reach the gateway and nobody else.
+    #[serde(default)]
+    pub isolation: bool,
+    /// Whether ARP and ND questions are answered here when the answer is known.
+    #[serde(default = "crate::config::Network::default_suppression")]
+    pub suppression: bool,
 }
 
 /// A VTEP that takes part in a network: flooded to, and learned from.
@@ -293,9 +299,9 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
-        let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, ageing, mac_limit } =
-            network.clone();
-        Self { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit }
+        let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
+        let crate::config::Network { ageing, mac_limit, isolation, suppression, .. } = *network;
+        Self { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit, isolation, suppression }
     }
 }
 

@@ -76,6 +76,12 @@ pub struct CreateArgs {
     /// How many stations may be learned [default: 8192]
     #[arg(long, value_name = "STATIONS")]
     pub mac_limit: Option<u32>,
+    /// Endpoints shall reach the gateway and nobody else
+    #[arg(long)]
+    pub isolation: bool,
+    /// ARP and ND questions shall be flooded though the answer is known
+    #[arg(long)]
+    pub no_suppression: bool,
     /// A VTEP that takes part; can be given several times
     #[arg(long = "peer", value_name = "ADDRESS")]
     pub peers: Vec<Ipv4Addr>,
@@ -135,8 +141,21 @@ pub(super) fn path(network: &str) -> String {
 }
 
 fn request(args: &CreateArgs) -> NetworkRequest {
-    let CreateArgs { network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, peers } = args.clone();
-    NetworkRequest { name: network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, peers }
+    let CreateArgs { network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, isolation, .. } = args.clone();
+    let (suppression, peers) = (args.no_suppression.then_some(false), args.peers.clone());
+    NetworkRequest {
+        name: network,
+        vni,
+        subnet,
+        gateway,
+        internal,
+        mtu,
+        ageing,
+        mac_limit,
+        isolation,
+        suppression,
+        peers,
+    }
 }
 
 fn connection(args: &ConnectArgs) -> EndpointRequest {
@@ -175,6 +194,8 @@ fn details(network: &Network) -> String {
     row("mtu", network.mtu.to_string());
     row("ageing", network.ageing.to_string());
     row("mac_limit", network.mac_limit.to_string());
+    row("isolation", yes(network.isolation));
+    row("suppression", yes(network.suppression));
     row("owner", owner(network.owner).to_owned());
     row("endpoints", joined(&network.endpoints));
     row("peers", joined(&network.peers));
@@ -186,6 +207,10 @@ fn gateway(network: &Network) -> String {
         (true, _) => "internal".to_owned(),
         (false, gateway) => gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
     }
+}
+
+fn yes(is_so: bool) -> String {
+    if is_so { "yes" } else { "no" }.to_owned()
 }
 
 /// Who may change something, in one word.

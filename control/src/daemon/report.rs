@@ -249,6 +249,8 @@ impl Daemon {
             mtu: network.mtu,
             ageing: network.ageing,
             mac_limit: network.mac_limit,
+            isolation: network.isolation,
+            suppression: network.suppression,
             owner: owner_told(owner),
             peers: network.peers.clone(),
             endpoints: endpoints.map(|endpoint| endpoint.name.clone()).collect(),

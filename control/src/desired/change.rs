@@ -80,6 +80,8 @@ impl Desired {
             mtu: request.mtu,
             ageing: request.ageing.unwrap_or_else(config::Network::default_ageing),
             mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
+            isolation: request.isolation,
+            suppression: request.suppression.unwrap_or_else(config::Network::default_suppression),
         };
         let place = network_place(&network.name);
         for (index, &address) in request.peers.iter().enumerate() {
@@ -95,6 +97,7 @@ impl Desired {
         let wanted = request.peers.iter().find(|peer| !peers.contains(peer));
         let ageing = request.ageing.unwrap_or_else(config::Network::default_ageing);
         let mac_limit = request.mac_limit.unwrap_or_else(config::Network::default_mac_limit);
+        let suppression = request.suppression.unwrap_or_else(config::Network::default_suppression);
         let network = format!("network {}", known.name);
         same(request.vni, Some(known.vni).filter(|_| request.vni.is_some()), "vni", &network)?;
         same(request.subnet, known.subnet, "subnet", &network)?;
@@ -103,6 +106,8 @@ impl Desired {
         same(request.mtu, known.mtu, "mtu", &network)?;
         same(Some(ageing), Some(known.ageing), "ageing", &network)?;
         same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;
+        same(Some(request.isolation), Some(known.isolation), "isolation", &network)?;
+        same(Some(suppression), Some(known.suppression), "suppression", &network)?;
         same(wanted, None, "peers", &network)
     }
 

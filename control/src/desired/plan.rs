@@ -52,6 +52,10 @@ pub struct PlannedNetwork {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Whether endpoints reach the gateway and nobody else.
+    pub isolation: bool,
+    /// Whether ARP and ND questions are answered here when the answer is known.
+    pub suppression: bool,
     /// VTEPs to flood to and to learn from.
     pub peers: Vec<Ipv4Addr>,
 }
@@ -79,7 +83,8 @@ impl Desired {
     }
 
     fn plan_network(&self, network: &Owned<Network>, host: &Host) -> Result<PlannedNetwork, Problem> {
-        let Network { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit } = &network.item;
+        let Network { name, vni, subnet, gateway, internal, mtu, .. } = &network.item;
+        let Network { ageing, mac_limit, isolation, suppression, .. } = network.item;
         let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
         let mtu = mtu.unwrap_or_else(|| self.default_mtu(host));
         let bad_mtu = |_| Problem::new(network.field("mtu"), mtu, "more than 65535");
@@ -90,8 +95,10 @@ impl Desired {
             gateway: *gateway,
             internal: *internal,
             mtu: u16::try_from(mtu).map_err(bad_mtu)?,
-            ageing: *ageing,
-            mac_limit: *mac_limit,
+            ageing,
+            mac_limit,
+            isolation,
+            suppression,
             peers: self.peers_of(name).collect(),
         })
     }

@@ -162,6 +162,10 @@ pub struct Network {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Whether endpoints reach the gateway and nobody else.
+    pub isolation: bool,
+    /// Whether ARP and ND questions are answered here when the answer is known.
+    pub suppression: bool,
     /// Who may change it.
     pub owner: Owner,
     /// VTEPs that take part.

@@ -37,6 +37,12 @@ pub struct NetworkRequest {
     /// How many stations may be learned; 8192 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
+    /// Whether endpoints reach the gateway and nobody else.
+    #[serde(default)]
+    pub isolation: bool,
+    /// Whether ARP and ND questions are answered here when the answer is known; yes when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppression: Option<bool>,
     /// VTEPs to flood to and to learn from.
     #[serde(default)]
     #[schema(value_type = Vec<String>, format = Ipv4)]
