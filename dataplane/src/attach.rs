@@ -5,12 +5,14 @@
 
 mod installed;
 mod kept;
+mod leases;
 mod merging;
 mod slots;
 
 use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},
     memlock,
+    nat::Board,
 };
 use aya::{
     Ebpf, EbpfError,
@@ -19,6 +21,7 @@ use aya::{
 };
 use installed::Installed;
 pub use kept::KeptLink;
+use leases::Leases;
 use merging::Unmerged;
 use slots::Slots;
 use std::{
@@ -26,13 +29,15 @@ use std::{
     io,
     net::Ipv4Addr,
     os::fd::{AsFd, RawFd},
+    sync::Arc,
 };
 use vxlane_abi as abi;
 
 /// What is steered to the ring of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// VXLAN to our VTEP; the rest stays the host's.
+    /// VXLAN to our VTEP, and what is for a [lent port](Steer::board) of its address; the rest
+    /// stays the host's.
     Uplink,
     /// Every frame.
     Access,
@@ -99,6 +104,9 @@ pub enum SteerError {
         /// The program or map it lacks.
         name: &'static str,
     },
+    /// The map of lent ports would not be mapped into memory.
+    #[error("mmap of BPF map {}", abi::maps::LEASES)]
+    Board(#[source] io::Error),
     /// A map would not be read or written.
     #[error("BPF map {name}")]
     Map {
@@ -187,6 +195,7 @@ pub struct Steer {
     sockets: XskMap<MapData>,
     vtep: Array<MapData, abi::VtepAddress>,
     counters: PerCpuArray<MapData, u64>,
+    board: Board,
     object: Ebpf,
 }
 
@@ -213,8 +222,15 @@ impl Steer {
             sockets: take(&mut object, abi::maps::XSKS)?,
             vtep: take(&mut object, abi::maps::VTEP)?,
             counters: take(&mut object, abi::maps::COUNTERS)?,
+            board: board(&mut object)?,
             object,
         })
+    }
+
+    /// Where address translation posts the ports that it lends at the address of the VTEP: what is
+    /// for these is ours, too.
+    pub fn board(&self) -> Board {
+        Arc::clone(&self.board)
     }
 
     /// Says which datagrams on uplinks are ours. Until then none are.
@@ -372,6 +388,15 @@ where
 {
     let map = object.take_map(name).ok_or(SteerError::Missing { name })?;
     map.try_into().map_err(map_failed(name))
+}
+
+fn board(object: &mut Ebpf) -> Result<Board, SteerError> {
+    let missing = SteerError::Missing { name: abi::maps::LEASES };
+    let map = match object.take_map(abi::maps::LEASES) {
+        Some(Map::Array(map)) => map,
+        _ => return Err(missing),
+    };
+    Ok(Arc::new(Leases::map(&map).map_err(SteerError::Board)?))
 }
 
 fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {

@@ -15,6 +15,11 @@ pub mod maps {
     pub const XSKS: &str = "XSKS";
     /// `Array<VtepAddress>` of one: where our VXLAN is addressed to.
     pub const VTEP: &str = "VTEP";
+    /// `Array<u64>` of [`LEASE_WORDS`](crate::LEASE_WORDS), mapped by the user side: one bit for
+    /// each TCP port, UDP port and ICMP identifier that address translation has lent.
+    pub const LEASES: &str = "LEASES";
+    /// `LruHashMap<Datagram, u8>`: datagrams to lent ports of which more fragments will come.
+    pub const DATAGRAMS: &str = "DATAGRAMS";
     /// `PerCpuArray<u64>`, indexed by [`Counter`](crate::Counter).
     pub const COUNTERS: &str = "COUNTERS";
 }
@@ -25,7 +30,23 @@ pub const MAX_PORTS: u32 = 1024;
 /// How many sockets, over all ports and queues, one program instance can feed.
 pub const MAX_SLOTS: u32 = 4096;
 
-/// [`PortSteer::role`] of an underlay port: only VXLAN to our VTEP is ours.
+/// Words of the map of leases: 65,536 bits for each of [`LEASE_TCP`], [`LEASE_UDP`], [`LEASE_ICMP`].
+pub const LEASE_WORDS: u32 = 3 << 10;
+
+/// The first bit of TCP ports.
+pub const LEASE_TCP: u32 = 0;
+
+/// The first bit of UDP ports.
+pub const LEASE_UDP: u32 = 1 << 16;
+
+/// The first bit of identifiers of ICMP queries.
+pub const LEASE_ICMP: u32 = 2 << 16;
+
+/// How many fragmented datagrams to lent ports can be under way at once; the eldest is forgotten.
+pub const MAX_DATAGRAMS: u32 = 1024;
+
+/// [`PortSteer::role`] of an underlay port: only VXLAN to our VTEP, and what answers or calls a
+/// lent port at its address, is ours.
 pub const ROLE_UPLINK: u32 = 1;
 
 /// [`PortSteer::role`] of an overlay port: every frame is ours.
@@ -55,6 +76,18 @@ pub struct VtepAddress {
     pub reserved: [u8; 2],
 }
 
+/// What the fragments of one datagram to our address have in common.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Source address, in the order of the wire.
+    pub source: u32,
+    /// Identification, in the order of the wire.
+    pub identification: u16,
+    /// Protocol number; 16 bits, so that the key is free of padding.
+    pub protocol: u16,
+}
+
 /// What became of a frame; each frame counts in exactly one.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +96,7 @@ pub enum Counter {
     Redirected = 0,
     /// Ours, but nobody listens on that queue: passed.
     NoSocket = 1,
-    /// On an uplink, not VXLAN to our VTEP: passed.
+    /// On an uplink, neither VXLAN to our VTEP nor to a lent port: passed.
     NotVxlan = 2,
     /// On an uplink, a fragment of UDP to our address; the host reassembles those: passed.
     Fragment = 3,

@@ -8,14 +8,18 @@
 mod classify;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT},
+    bindings::{
+        BPF_F_MMAPABLE,
+        xdp_action::{XDP_PASS, XDP_REDIRECT},
+    },
     macros::{map, xdp},
-    maps::{Array, HashMap, PerCpuArray, XskMap},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
 use classify::{Class, classify};
 use vxlane_abi::{
-    COUNTERS as COUNTER_COUNT, Counter, MAX_PORTS, MAX_SLOTS, PortSteer, ROLE_ACCESS, ROLE_UPLINK, VtepAddress,
+    COUNTERS as COUNTER_COUNT, Counter, Datagram, LEASE_WORDS, MAX_DATAGRAMS, MAX_PORTS, MAX_SLOTS, PortSteer,
+    ROLE_ACCESS, ROLE_UPLINK, VtepAddress,
 };
 
 #[map]
@@ -24,6 +28,10 @@ static PORTS: HashMap<u32, PortSteer> = HashMap::with_max_entries(MAX_PORTS, 0);
 static XSKS: XskMap = XskMap::with_max_entries(MAX_SLOTS, 0);
 #[map]
 static VTEP: Array<VtepAddress> = Array::with_max_entries(1, 0);
+#[map]
+static LEASES: Array<u64> = Array::with_max_entries(LEASE_WORDS, BPF_F_MMAPABLE);
+#[map]
+static DATAGRAMS: LruHashMap<Datagram, u8> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 
