@@ -20,6 +20,12 @@ use vxlane_dataplane::{
 /// Frames in one burst, as the figures in the issue tracker and the literature have it.
 pub const DRY_BURST: usize = 32;
 const ROOM: usize = 2048;
+/// Transmit frames of a port.
+const ROOMS: usize = 2 * BURST;
+
+/// How far apart two packets' stations are: without a factor in common with powers of two or
+/// ten, so that all stations get their turn.
+const STRIDE: usize = 7919;
 
 /// Lends the same frames at each [`take`](Receive::take).
 #[derive(Debug)]
@@ -36,9 +42,12 @@ impl DryReceive {
     /// packet into a frame that it was given back: the memory of the frames stays warm while
     /// the stations go round the whole table.
     fn address(&mut self, index: usize) {
-        // A stride without a factor in common with powers of two or ten reaches all stations.
-        self.station = (self.station + 7919) % self.plan.stations;
-        let network = self.station % self.plan.networks;
+        self.station += STRIDE;
+        if self.station >= self.plan.stations {
+            self.station %= self.plan.stations;
+        }
+        // The stations of a network are as far apart as there are networks.
+        let network = if self.plan.networks == 1 { 0 } else { self.station % self.plan.networks };
         let (plan, station) = (self.plan, self.station);
         let frame = self.frame(index);
         match plan.path {
@@ -60,16 +69,16 @@ impl Receive for DryReceive {
         if !self.running {
             return 0;
         }
-        self.next = (self.next + DRY_BURST) % self.frames.len();
+        self.next = (self.next + DRY_BURST) % FRAMES;
         for index in 0..DRY_BURST {
             self.address(index);
         }
         DRY_BURST
     }
 
+    #[inline]
     fn frame(&mut self, index: usize) -> &mut [u8] {
-        let at = (self.next + index) % self.frames.len();
-        &mut self.frames[at]
+        &mut self.frames[(self.next + index) % FRAMES]
     }
 
     fn release(&mut self) {}
@@ -90,18 +99,16 @@ impl Receive for DryReceive {
 /// Writes into frames taken in turns.
 #[derive(Debug)]
 pub struct DryTransmit {
-    frames: Vec<[u8; ROOM]>,
+    frames: Box<[[u8; ROOM]; ROOMS]>,
     next: usize,
 }
 
 impl Transmit for DryTransmit {
-    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError> {
-        let length = head.len() + body.len();
-        let frame = self.frames[self.next].get_mut(..length).ok_or(PutError::TooLong)?;
-        frame[..head.len()].copy_from_slice(head);
-        frame[head.len()..].copy_from_slice(body);
-        self.next = (self.next + 1) % self.frames.len();
-        Ok(())
+    #[inline]
+    fn lend(&mut self, length: usize) -> Result<&mut [u8], PutError> {
+        let at = self.next;
+        self.next = (at + 1) % ROOMS;
+        self.frames[at].get_mut(..length).ok_or(PutError::TooLong)
     }
 
     fn submit(&mut self) -> usize {
@@ -174,7 +181,7 @@ impl DryRun {
         for port in [UPLINK, ACCESS, NEIGHBOUR] {
             let receive =
                 DryReceive { plan: *plan, frames: frames.clone(), next: 0, station: 0, running: port == from };
-            let transmit = DryTransmit { frames: vec![[0; ROOM]; 2 * BURST], next: 0 };
+            let transmit = DryTransmit { frames: Box::new([[0; ROOM]; ROOMS]), next: 0 };
             worker.open(port, QueueId(0), receive, transmit)?;
         }
         Ok(Self { worker, now: Instant(2) })

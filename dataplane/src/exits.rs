@@ -12,7 +12,7 @@ use crate::{
     stats::{Counters, PortCounters},
     tables::{Network, Port, Tables},
     verdict::{Decision, DropReason, Verdict},
-    vtep::Flow,
+    vtep::{Flow, OVERHEAD},
     wire::{Layers, icmp},
 };
 
@@ -81,11 +81,11 @@ impl<T: Transmit> Exits<T> {
     }
 
     /// Carries out one decision about `frame`, which came in at `from`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn carry_out(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {
         let overlay = &frame[decision.start..decision.end];
         match decision.verdict {
-            Verdict::Deliver(port) => self.deliver(tables, port, &[], overlay),
+            Verdict::Deliver(port) => self.deliver(tables, port, overlay),
             Verdict::Forward(vtep) => {
                 let network = tables.network(decision.network);
                 match network {
@@ -132,7 +132,7 @@ impl<T: Transmit> Exits<T> {
     }
 
     /// Sends the overlay frame through the tunnel to one VTEP.
-    #[inline]
+    #[inline(always)]
     fn forward(&mut self, tables: &Tables, vtep: VtepId, network: &Network, flow: Flow, overlay: &[u8]) {
         let Some(vtep) = tables.vtep(vtep) else {
             self.counters.drops[DropReason::PortGone] += 1;
@@ -142,11 +142,21 @@ impl<T: Transmit> Exits<T> {
             self.counters.drops[DropReason::NextHopUnresolved] += 1;
             return;
         };
-        let headers = template.headers(network.vni, flow, overlay.len());
-        self.deliver(tables, vtep.uplink, &headers, overlay);
+        let (uplink, length) = (vtep.uplink, OVERHEAD + overlay.len());
+        let Some(transmit) = self.transmit(uplink) else {
+            let headers = template.headers(network.vni, flow, overlay.len());
+            return self.hand_over(uplink, tables.port(uplink), &headers, overlay);
+        };
+        let result = transmit.lend(length).map(|frame| {
+            let (headers, body) = frame.split_at_mut(OVERHEAD);
+            template.write(headers, network.vni, flow, overlay.len());
+            body.copy_from_slice(overlay);
+        });
+        self.count_put(uplink, result, length);
     }
 
     /// One copy to every local port but `from`; from a local port, one to every peer as well.
+    #[inline(never)]
     fn flood(&mut self, tables: &Tables, from: PortId, decision: &Decision, overlay: &[u8]) {
         let Some(network) = tables.network(decision.network) else {
             return self.drop(from, DropReason::PortGone);
@@ -155,7 +165,7 @@ impl<T: Transmit> Exits<T> {
         let peers: &[VtepId] = if local { &network.peers } else { &[] };
         let mut sent = 0;
         for &port in network.ports.iter().filter(|&&port| port != from) {
-            self.deliver(tables, port, &[], overlay);
+            self.deliver(tables, port, overlay);
             sent += 1;
         }
         for &peer in peers {
@@ -194,7 +204,7 @@ impl<T: Transmit> Exits<T> {
         if let Some(length) = write(&mut scratch) {
             self.replies_left -= 1;
             self.counters.replies += 1;
-            self.deliver(tables, from, &[], &scratch[..length]);
+            self.deliver(tables, from, &scratch[..length]);
         }
         self.scratch = Some(scratch);
     }
@@ -205,23 +215,28 @@ impl<T: Transmit> Exits<T> {
         self.halves().for_each(|(_, half)| half.tick());
     }
 
-    /// Puts `head` + `body` into a port of ours, or hands it to the worker that has it.
-    #[inline]
-    fn deliver(&mut self, tables: &Tables, port: PortId, head: &[u8], body: &[u8]) {
-        match self.outlets.get_mut(port.index()) {
-            Some(Some(outlet)) => {
-                let result = outlet.transmit.put(head, body);
-                if !outlet.dirty {
-                    outlet.dirty = true;
-                    self.dirty.push(port);
-                }
-                self.count_put(port, result, head.len() + body.len());
-            }
-            _ => self.hand_over(port, tables.port(port), head, body),
-        }
+    /// Sends a copy of `frame` by `port`.
+    #[inline(always)]
+    fn deliver(&mut self, tables: &Tables, port: PortId, frame: &[u8]) {
+        let Some(transmit) = self.transmit(port) else {
+            return self.hand_over(port, tables.port(port), &[], frame);
+        };
+        let result = transmit.put(&[], frame);
+        self.count_put(port, result, frame.len());
     }
 
-    #[inline]
+    /// The transmitting half of a port of ours, which is submitted at the end of the breath.
+    #[inline(always)]
+    fn transmit(&mut self, port: PortId) -> Option<&mut T> {
+        let outlet = self.outlets.get_mut(port.index())?.as_mut()?;
+        if !outlet.dirty {
+            outlet.dirty = true;
+            self.dirty.push(port);
+        }
+        Some(&mut outlet.transmit)
+    }
+
+    #[inline(always)]
     fn count_put(&mut self, port: PortId, result: Result<(), PutError>, length: usize) {
         let counters = &mut self.counters.ports[port.index()];
         match result {
@@ -240,6 +255,8 @@ impl<T: Transmit> Exits<T> {
         }
     }
 
+    /// Gives `head` + `body` to the worker that has the port.
+    #[inline(never)]
     fn hand_over(&mut self, port: PortId, entry: Option<&Port>, head: &[u8], body: &[u8]) {
         let owner = entry.map(|port| port.owner).filter(|&owner| owner != self.me);
         let Some((owner, mailbox)) = owner.and_then(|owner| Some((owner, self.mail.get(owner.index())?))) else {
@@ -262,16 +279,12 @@ impl<T: Transmit> Exits<T> {
         while let Some(letter) = mailbox.open() {
             any = true;
             self.counters.taken_over += 1;
-            match self.outlets.get_mut(letter.port.index()) {
-                Some(Some(outlet)) => {
-                    let result = outlet.transmit.put(&[], &letter.frame);
-                    if !outlet.dirty {
-                        outlet.dirty = true;
-                        self.dirty.push(letter.port);
-                    }
+            match self.transmit(letter.port) {
+                Some(transmit) => {
+                    let result = transmit.put(&[], &letter.frame);
                     self.count_put(letter.port, result, letter.frame.len());
                 }
-                _ => self.counters.drops[DropReason::PortGone] += 1,
+                None => self.counters.drops[DropReason::PortGone] += 1,
             }
             mailbox.give_back(letter);
         }

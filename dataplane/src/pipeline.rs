@@ -43,7 +43,7 @@ impl Pipeline {
     }
 
     /// Decides about one frame that came in at `port`.
-    #[inline]
+    #[inline(always)]
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
         let decided = match tables.port(port).map(|port| port.role) {
             Some(Role::Access(network) | Role::Host(network)) => self.process_access(tables, now, port, network, frame),
@@ -54,7 +54,7 @@ impl Pipeline {
     }
 
     /// An overlay frame, from an endpoint of this host.
-    #[inline]
+    #[inline(always)]
     fn process_access(
         &mut self,
         tables: &Tables,
@@ -85,7 +85,7 @@ impl Pipeline {
     }
 
     /// An underlay frame, from another VTEP.
-    #[inline]
+    #[inline(always)]
     fn process_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
         let local = tables.local();
         let outer = match vtep::decap(frame, local) {
@@ -162,7 +162,7 @@ impl Pipeline {
     }
 
     /// Remembers the sender, and notes for the other workers what they cannot see themselves.
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, id: NetworkId, network: &Network, ethernet: &Ethernet, origin: Origin, now: Instant) {
         match self.bridge.learn(id, network, ethernet.source, origin, now) {
             Learned::Known | Learned::Refused => {}
@@ -174,7 +174,7 @@ impl Pipeline {
 
     /// Finds the way to the destination. What came out of a tunnel never enters another
     /// (split horizon: with every VTEP replicating to all others, it has been there already).
-    #[inline]
+    #[inline(always)]
     fn lookup(
         &self,
         id: NetworkId,
@@ -199,7 +199,7 @@ impl Pipeline {
 }
 
 /// What every overlay frame must be before anything is learned from it.
-#[inline]
+#[inline(always)]
 fn admit(frame: &[u8]) -> Result<Ethernet, DropReason> {
     let (ethernet, _) = Ethernet::split(frame).ok_or(DropReason::InnerTruncated)?;
     if !ethernet.source.is_station() {
@@ -208,7 +208,7 @@ fn admit(frame: &[u8]) -> Result<Ethernet, DropReason> {
     if ethernet.ether_type.is_vlan() {
         return Err(DropReason::InnerVlan);
     }
-    if ethernet.destination.is_link_local_control() {
+    if ethernet.destination.is_group() && ethernet.destination.is_link_local_control() {
         return Err(DropReason::LinkLocalControl);
     }
     Ok(*ethernet)

@@ -1,8 +1,8 @@
 //! A worker: takes frames in, has the pipeline decide, carries the decisions out.
 //!
-//! One breath visits every queue once. For each, a burst is inhaled, all of it is decided, then
-//! all of it is carried out, and its frames go back; at the end of the breath everything that
-//! was put into ports is submitted. Nothing in a breath allocates, waits or asks the time.
+//! One breath visits every queue once. For each, a burst is inhaled, each of its frames is
+//! decided about and carried out, and all go back; at the end of the breath everything that was
+//! put into ports is submitted. Nothing in a breath allocates, waits or asks the time.
 
 use std::{io, os::fd::RawFd, sync::Arc};
 
@@ -14,10 +14,9 @@ use crate::{
     handover::Mailbox,
     ids::{PortId, QueueId, WorkerId},
     pipeline::Pipeline,
-    port::{BURST, Census, KernelDrops, Receive, Transmit},
+    port::{Census, KernelDrops, Receive, Transmit},
     stats::Counters,
     tables::Tables,
-    verdict::{Decision, DropReason},
 };
 
 /// What a breath came to.
@@ -39,7 +38,6 @@ pub struct Worker<R, T> {
     tables: Arc<Tables>,
     inlets: Vec<Inlet<R>>,
     exits: Exits<T>,
-    decisions: Vec<Decision>,
     registry: Option<Registry>,
 }
 
@@ -84,7 +82,6 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             tables,
             inlets: Vec::new(),
             exits: Exits::new(me, mail),
-            decisions: vec![Decision::drop(DropReason::PortGone); BURST],
             registry: None,
         }
     }
@@ -151,28 +148,26 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         }
     }
 
-    /// One burst of one queue: decide all, then carry out all.
+    /// One burst of one queue.
     #[inline]
     fn inhale(&mut self, inlet: usize, now: Instant) -> usize {
-        let Self { pipeline, tables, inlets, exits, decisions, .. } = self;
+        let Self { pipeline, tables, inlets, exits, .. } = self;
         let Inlet { port, receive, .. } = &mut inlets[inlet];
         let count = receive.take();
         if count == 0 {
             return 0;
         }
         let mut bytes = 0;
-        for (index, decision) in decisions[..count].iter_mut().enumerate() {
+        for index in 0..count {
             let frame = receive.frame(index);
             bytes += frame.len() as u64;
-            *decision = pipeline.process(tables, now, *port, frame);
+            let decision = pipeline.process(tables, now, *port, frame);
+            exits.carry_out(tables, *port, &decision, frame);
         }
         let counters = exits.counters.port(*port);
         counters.rx_packets += count as u64;
         counters.rx_bytes += bytes;
         exits.counters.received += count as u64;
-        for (index, decision) in decisions[..count].iter().enumerate() {
-            exits.carry_out(tables, *port, decision, receive.frame(index));
-        }
         receive.release();
         self.send_released(now);
         self.spread_news();

@@ -61,6 +61,8 @@ pub struct MacTable {
     counts: Vec<u32>,
     /// Where the next [`sweep`](Self::sweep) starts.
     hand: usize,
+    /// Who was heard last: most frames come in trains of one sender.
+    last: Slot,
 }
 
 const WAYS: usize = 4;
@@ -82,11 +84,15 @@ impl Slot {
     const VTEP: u32 = 1 << 16;
 
     fn new(key: u64, origin: Origin, seen: Ticks) -> Self {
-        let place = match origin {
+        Self { key, seen: seen.0, place: Self::place_of(origin) }
+    }
+
+    #[inline]
+    fn place_of(origin: Origin) -> u32 {
+        match origin {
             Origin::Port(port) => u32::from(port.0),
             Origin::Vtep(vtep) => u32::from(vtep.0) | Self::VTEP,
-        };
-        Self { key, seen: seen.0, place }
+        }
     }
 
     #[inline]
@@ -97,9 +103,8 @@ impl Slot {
         Entry { origin, seen: Ticks(self.seen) }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the network")]
     fn station(&self) -> Key {
-        (NetworkId(self.key as u16), MacAddr::from_u64(self.key >> 16))
+        unpack(self.key)
     }
 }
 
@@ -118,28 +123,46 @@ impl MacTable {
             capacity,
             counts: vec![0; usize::from(u16::MAX) + 1],
             hand: 0,
+            last: Slot::default(),
         }
     }
 
     /// What is known of `key`.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, key: Key) -> Option<Entry> {
         let key = pack(key);
-        self.find(key, self.places(key)).map(|(bucket, way)| self.buckets[bucket].0[way].entry())
+        self.find(key).map(Slot::entry)
     }
 
     /// Records `key` at `origin`. See [`Bridge::learn`](super::Bridge::learn) for when it writes.
-    #[inline]
+    #[inline(always)]
     pub fn learn(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
         let packed = pack(key);
-        let places = self.places(packed);
-        let Some((bucket, way)) = self.find(packed, places) else {
-            return self.insert(key.0, packed, places, origin, now, limit);
+        let steady = |slot: &Slot| slot.place == Slot::place_of(origin) && now.since(Ticks(slot.seen)) <= confirm_after;
+        if self.last.key == packed && steady(&self.last) {
+            return Learned::Known;
+        }
+        match self.find(packed) {
+            Some(slot) if steady(slot) => {
+                self.last = *slot;
+                Learned::Known
+            }
+            _ => self.change(packed, origin, now, confirm_after, limit),
+        }
+    }
+
+    #[inline(never)]
+    fn change(&mut self, key: u64, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
+        self.last = Slot::default();
+        let places = self.places(key);
+        let known = places.map(|bucket| self.buckets[bucket].0.iter().position(|slot| slot.key == key));
+        let Some((bucket, way)) = places.into_iter().zip(known).find_map(|(bucket, way)| Some((bucket, way?))) else {
+            return self.insert(key, places, origin, now, limit);
         };
         let slot = &mut self.buckets[bucket].0[way];
         let entry = slot.entry();
         if entry.origin != origin {
-            *slot = Slot::new(packed, origin, now);
+            *slot = Slot::new(key, origin, now);
             Learned::Moved(entry.origin)
         } else if now.since(entry.seen) > confirm_after {
             slot.seen = now.0;
@@ -149,15 +172,8 @@ impl MacTable {
         }
     }
 
-    fn insert(
-        &mut self,
-        id: NetworkId,
-        key: u64,
-        places: [usize; 2],
-        origin: Origin,
-        now: Ticks,
-        limit: u32,
-    ) -> Learned {
+    fn insert(&mut self, key: u64, places: [usize; 2], origin: Origin, now: Ticks, limit: u32) -> Learned {
+        let (id, _) = unpack(key);
         if key >> 16 == 0 || self.len >= self.capacity || self.counts[id.index()] >= limit {
             return Learned::Refused;
         }
@@ -190,6 +206,7 @@ impl MacTable {
     }
 
     fn clear_where(&mut self, bucket: usize, unwanted: &mut impl FnMut(NetworkId, &Entry) -> bool) {
+        self.last = Slot::default();
         for slot in &mut self.buckets[bucket].0 {
             let (id, _) = slot.station();
             if slot.key != 0 && unwanted(id, &slot.entry()) {
@@ -238,7 +255,7 @@ impl MacTable {
         self.buckets.len() * WAYS
     }
 
-    #[inline]
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
     fn places(&self, key: u64) -> [usize; 2] {
         let product = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
@@ -247,16 +264,22 @@ impl MacTable {
         [hash as usize & mask, (hash >> 32) as usize & mask]
     }
 
-    #[inline]
-    fn find(&self, key: u64, [first, second]: [usize; 2]) -> Option<(usize, usize)> {
-        let way = |bucket: usize| self.buckets[bucket].0.iter().position(|slot| slot.key == key);
-        way(first).map(|way| (first, way)).or_else(|| way(second).map(|way| (second, way)))
+    #[inline(always)]
+    fn find(&self, key: u64) -> Option<&Slot> {
+        let [first, second] = self.places(key);
+        let within = |bucket: usize| self.buckets[bucket].0.iter().find(|slot| slot.key == key);
+        within(first).or_else(|| within(second))
     }
 }
 
 #[inline]
 fn pack((network, mac): Key) -> u64 {
     mac.to_u64() << 16 | u64::from(network.0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the network")]
+fn unpack(key: u64) -> Key {
+    (NetworkId(key as u16), MacAddr::from_u64(key >> 16))
 }
 
 #[cfg(test)]

@@ -29,14 +29,14 @@ impl Bridge {
     /// eighth of the ageing time; a steady flow costs one lookup. A full table, or a network
     /// at its limit, does not take the newcomer, whose traffic then floods: no known station
     /// is ever forgotten for a stranger.
-    #[inline]
+    #[inline(always)]
     pub fn learn(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> Learned {
-        let confirm_after = Ticks(Ticks::from_secs(network.ageing).0 / 8);
+        let confirm_after = Ticks(network.ageing.saturating_mul(Ticks::PER_SECOND / 8));
         self.table.learn((id, mac), origin, now.ticks(), confirm_after, network.mac_limit)
     }
 
     /// Where `mac` is, unless it has been silent for longer than the ageing time.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
         let entry = self.table.lookup((id, mac))?;
         (!entry.is_expired(network.ageing, now.ticks())).then_some(entry.origin)
@@ -95,8 +95,9 @@ impl Entry {
     /// Whether the station has been silent for longer than `ageing` seconds allow: an eighth
     /// more, because that is how stale a confirmation may be. It is forgotten between 1 and
     /// 1.125 ageing times after its last frame.
+    #[inline]
     pub fn is_expired(&self, ageing: u32, now: Ticks) -> bool {
-        let ageing = Ticks::from_secs(ageing).0;
-        now.since(self.seen).0 > ageing + ageing / 8
+        let ageing = u64::from(ageing) * u64::from(Ticks::PER_SECOND / 8 * 9);
+        u64::from(now.since(self.seen).0) > ageing
     }
 }

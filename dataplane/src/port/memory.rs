@@ -92,15 +92,14 @@ pub struct MemoryTransmit {
 }
 
 impl Transmit for MemoryTransmit {
-    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError> {
-        if head.len() + body.len() > self.frame_len {
+    fn lend(&mut self, length: usize) -> Result<&mut [u8], PutError> {
+        if length > self.frame_len {
             return Err(PutError::TooLong);
         }
         if self.waiting.len() >= self.depth {
             return Err(PutError::Full);
         }
-        self.waiting.push([head, body].concat());
-        Ok(())
+        Ok(self.waiting.push_mut(vec![0; length]))
     }
 
     fn submit(&mut self) -> usize {

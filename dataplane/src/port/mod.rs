@@ -45,11 +45,24 @@ pub trait Receive: Send {
 
 /// The transmitting half of one queue of a port.
 pub trait Transmit: Send {
-    /// Queues one frame: `head`, then `body`. It leaves with the next [`submit`](Self::submit).
+    /// Queues one frame of `length` bytes and lends these to be written, every one of them. It
+    /// leaves with the next [`submit`](Self::submit).
     ///
     /// # Errors
     /// [`PutError`] says why there is no place for it; nothing was queued.
-    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError>;
+    fn lend(&mut self, length: usize) -> Result<&mut [u8], PutError>;
+
+    /// Queues a copy of `head` and `body`, as one frame. See [`lend`](Self::lend).
+    ///
+    /// # Errors
+    /// [`PutError`] says why there is no place for it; nothing was queued.
+    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError> {
+        let frame = self.lend(head.len() + body.len())?;
+        let (for_head, for_body) = frame.split_at_mut(head.len());
+        for_head.copy_from_slice(head);
+        for_body.copy_from_slice(body);
+        Ok(())
+    }
 
     /// Sends what was put, and returns how many frames the kernel has yet to take.
     ///
@@ -69,7 +82,7 @@ pub trait Transmit: Send {
 pub enum PutError {
     /// Every transmit frame is with the kernel.
     Full,
-    /// `head` and `body` together do not fit one frame.
+    /// It does not fit one frame.
     TooLong,
 }
 

@@ -416,22 +416,19 @@ impl XdpTransmit {
 }
 
 impl Transmit for XdpTransmit {
-    fn put(&mut self, head: &[u8], body: &[u8]) -> Result<(), PutError> {
+    #[inline]
+    fn lend(&mut self, length: usize) -> Result<&mut [u8], PutError> {
         if self.free.len() < BURST {
             self.reclaim();
         }
-        let length = head.len() + body.len();
         let fits = u32::try_from(length).ok().filter(|&length| length <= self.queue.geometry.frame);
         let fits = fits.ok_or(PutError::TooLong)?;
         let address = self.free.pop().ok_or(PutError::Full)?;
-        // SAFETY: the frame was in `free`, hence is of this half, in no ring and lent to nobody;
-        // the other half knows addresses of its own frames only.
-        let bytes = unsafe { self.queue.frames.bytes(address, length) };
-        let (for_head, for_body) = bytes.split_at_mut(head.len());
-        for_head.copy_from_slice(head);
-        for_body.copy_from_slice(body);
         self.put.push(Descriptor { address, length: fits, options: 0 });
-        Ok(())
+        // SAFETY: the frame was in `free`, hence is of this half, in no ring and lent to nobody;
+        // the other half knows addresses of its own frames only. The borrow of `self` that
+        // bounds the result keeps `submit`, which gives the frame to the kernel, away.
+        Ok(unsafe { self.queue.frames.bytes(address, length) })
     }
 
     fn submit(&mut self) -> usize {

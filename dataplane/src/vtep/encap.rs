@@ -15,11 +15,11 @@ pub const OVERHEAD: usize = size_of::<Outer>();
 /// The headers in front of an overlay frame, as they lie on the wire.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-struct Outer {
-    ethernet: Ethernet,
+pub(super) struct Outer {
+    pub(super) ethernet: Ethernet,
     ip: Ipv4,
-    udp: Udp,
-    vxlan: Vxlan,
+    pub(super) udp: Udp,
+    pub(super) vxlan: Vxlan,
 }
 
 /// What the outer headers repeat of the inner packet.
@@ -70,16 +70,18 @@ impl Template {
         Self { outer, ip_sum: checksum::sum(outer.ip.as_bytes()) }
     }
 
-    /// The headers for an overlay frame of `length` bytes.
+    /// Writes the headers for an overlay frame of `length` bytes to `headers`, which has
+    /// [`OVERHEAD`] bytes.
     ///
     /// `length` must leave room for the headers in 16 bits, which every frame that came
     /// through a port does; a longer one would get a wrong length, not a panic.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "see the contract above")]
-    pub fn headers(&self, vni: Vni, flow: Flow, length: usize) -> [u8; OVERHEAD] {
+    pub fn write(&self, headers: &mut [u8], vni: Vni, flow: Flow, length: usize) {
         let udp_length = (length + Vxlan::LEN + Udp::LEN) as u16;
         let ip_length = udp_length.wrapping_add(Ipv4::LEN as u16);
-        let mut outer = self.outer;
+        let Ok((outer, _)) = Outer::mut_from_prefix(headers) else { return };
+        *outer = self.outer;
         outer.ip.traffic_class = flow.ecn as u8;
         outer.ip.total_length = U16::new(ip_length);
         let sum = self.ip_sum + u64::from(ip_length) + u64::from(flow.ecn as u8);
@@ -87,7 +89,13 @@ impl Template {
         outer.udp.source = U16::new(flow.source_port);
         outer.udp.length = U16::new(udp_length);
         outer.vxlan = Vxlan::new(vni);
-        zerocopy::transmute!(outer)
+    }
+
+    /// The same headers, as they lie on the wire.
+    pub fn headers(&self, vni: Vni, flow: Flow, length: usize) -> [u8; OVERHEAD] {
+        let mut headers = [0; OVERHEAD];
+        self.write(&mut headers, vni, flow, length);
+        headers
     }
 }
 

@@ -3,7 +3,7 @@
 //! RFC 7348 section 5 recommends a hash of the inner headers in the dynamic port range, so
 //! that routers and NICs which hash outer headers spread flows over paths and queues.
 
-use crate::wire::{Ethernet, Layers};
+use crate::wire::{Ethernet, Layers, Network};
 
 /// The first dynamic port (RFC 6335 section 6).
 pub const FIRST_PORT: u16 = 49152;
@@ -14,18 +14,26 @@ const PORT_MASK: u64 = 0x3fff;
 /// Over IP it depends on addresses, protocol and, unless fragmented, ports, so that all
 /// fragments of a datagram take one path; otherwise on MAC addresses and type. Not keyed:
 /// a worker, another worker and the express lane must agree.
-#[inline]
+#[inline(always)]
 pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
-    let addresses = match layers.addresses(frame) {
-        [] => frame
-            .first_chunk::<{ Ethernet::LEN }>()
-            .map_or(0, |header| mix_words(&header[..8]) ^ mix_words(&header[6..])),
-        addresses => mix_words(addresses),
+    let addresses = match layers.network {
+        Network::Ipv4 => mix_words(layers.addresses(frame)),
+        Network::Ipv6 | Network::Other => addresses_of_others(frame, layers),
     };
     let protocol = layers.transport.map_or(0, |transport| u64::from(transport.protocol));
     let ports = layers.port_bytes(frame).map_or(0, u64::from);
     let hash = mix(addresses ^ SEED, (ports << 8 | protocol) ^ SEED.rotate_left(32));
     FIRST_PORT | (hash & PORT_MASK) as u16
+}
+
+#[inline(never)]
+fn addresses_of_others(frame: &[u8], layers: &Layers) -> u64 {
+    match layers.addresses(frame) {
+        [] => frame
+            .first_chunk::<{ Ethernet::LEN }>()
+            .map_or(0, |header| mix_words(&header[..8]) ^ mix_words(&header[6..])),
+        addresses => mix_words(addresses),
+    }
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -9,13 +9,23 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Sums can be added. Up to 2^32 bytes cannot overflow it: a sum of 32-bit words in 64 bits.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
+    u64::from(fold_native(sum_native(bytes)).to_be())
+}
+
+/// Whether `bytes` with the checksum among them add up to all ones, in any byte order.
+#[inline]
+pub fn holds(bytes: &[u8]) -> bool {
+    fold_native(sum_native(bytes)) == 0xffff
+}
+
+#[inline]
+fn sum_native(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     // Native order: RFC 1071 section 2(B), one swap at the end instead of one a word.
-    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_ne_bytes(last));
-    u64::from(fold_native(total).to_be())
+    total + u64::from(u32::from_ne_bytes(last))
 }
 
 /// [`sum`] of eight bytes, without a loop: what the two addresses of IPv4 are.
@@ -32,13 +42,11 @@ pub fn fold(sum: u64) -> u16 {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the sum is folded below 2^16 before the cast")]
-fn fold_native(mut sum: u64) -> u16 {
-    sum = (sum >> 32) + (sum & 0xffff_ffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+fn fold_native(sum: u64) -> u16 {
+    // Both halves added to both halves: the upper one gets the carry of the lower one, which is
+    // the end-around carry of one's complement.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// The pseudo header of TCP and UDP over IPv4 (RFC 9293 section 3.1).
@@ -96,7 +104,6 @@ pub fn apply(checksum: u16, change: u64) -> u16 {
 /// that value: with `P` the pseudo sum, `D` the data's and `C` a right checksum,
 /// `P + D + C = 0xffff`, so `C = P` gives `!(D + P) = C`. Anything else is left as it came,
 /// right or wrong: we repair what was not yet computed, never what was corrupted.
-#[inline]
 pub fn finish(segment: &mut [u8], at: usize, pseudo: u64, zero_means_none: bool) {
     let Some(&field) = segment.get(at..).and_then(|rest| rest.first_chunk::<2>()) else { return };
     if u16::from_be_bytes(field) != fold(pseudo) {

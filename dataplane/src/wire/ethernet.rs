@@ -33,20 +33,20 @@ impl MacAddr {
     /// Whether the group bit is set: multicast or broadcast.
     #[inline]
     pub fn is_group(self) -> bool {
-        self.0[0] & 1 != 0
+        self.to_u64() & 1 << 40 != 0
     }
 
     /// Whether a station may send from this address: not a group and not zero.
     #[inline]
     pub fn is_station(self) -> bool {
-        !self.is_group() && self != Self::ZERO
+        !self.is_group() && self.to_u64() != 0
     }
 
     /// Whether bridges must not forward frames to this address: 01:80:c2:00:00:00 to 0f
     /// (IEEE 802.1D table 7-10: spanning tree, pause, LLDP and the like).
     #[inline]
     pub fn is_link_local_control(self) -> bool {
-        self.0[..5] == [0x01, 0x80, 0xc2, 0, 0] && self.0[5] < 0x10
+        self.to_u64() & !0xf == 0x0180_c200_0000
     }
 
     /// The 48 bits as a number, first byte highest.

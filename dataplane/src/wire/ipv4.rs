@@ -63,6 +63,17 @@ impl Ipv4 {
         fits.then_some(header)
     }
 
+    /// The header at the start of `packet`, if it passes [`new_checked`](Self::new_checked), has
+    /// no options and is not of a fragment.
+    #[inline]
+    pub fn new_plain(packet: &[u8]) -> Option<&Self> {
+        let (header, _) = Self::ref_from_prefix(packet).ok()?;
+        let total = usize::from(header.total_length.get());
+        let plain =
+            header.version_and_length == 0x45 && !header.is_fragment() && total >= Self::LEN && total <= packet.len();
+        plain.then_some(header)
+    }
+
     /// The header at the start of `packet`, to change. Check it with [`new_checked`](Self::new_checked) first.
     #[inline]
     pub fn first_mut(packet: &mut [u8]) -> Option<&mut Self> {
@@ -142,7 +153,7 @@ impl Ipv4 {
 /// Whether the checksum over `header` (options included) is right.
 #[inline]
 pub fn checksum_holds(header: &[u8]) -> bool {
-    checksum::fold(checksum::sum(header)) == 0xffff
+    checksum::holds(header)
 }
 
 #[cfg(test)]

@@ -48,8 +48,28 @@ impl Layers {
     const OTHER: Self = Self { network: Network::Other, ecn: Ecn::NotEct, transport: None };
 
     /// Walks `frame`, which starts with an Ethernet header.
-    #[inline]
+    #[inline(always)]
     pub fn walk(frame: &[u8]) -> Self {
+        if let Some(plain) = Self::walk_plain(frame) {
+            return plain;
+        }
+        // Field by field, so that those of a plain frame stay in registers.
+        let Self { network, ecn, transport } = Self::walk_any(frame);
+        Self { network, ecn, transport }
+    }
+
+    /// What nearly every frame is: a whole IPv4 packet without options.
+    #[inline(always)]
+    fn walk_plain(frame: &[u8]) -> Option<Self> {
+        let (ethernet, packet) = Ethernet::split(frame)?;
+        let header = Ipv4::new_plain(packet).filter(|_| ethernet.ether_type == EtherType::IPV4)?;
+        let (offset, length) = (Ethernet::LEN + Ipv4::LEN, header.payload_len());
+        let transport = Some(Transport { protocol: header.protocol, offset, length });
+        Some(Self { network: Network::Ipv4, ecn: header.ecn(), transport })
+    }
+
+    #[inline(never)]
+    fn walk_any(frame: &[u8]) -> Self {
         let Some((ethernet, packet)) = Ethernet::split(frame) else { return Self::OTHER };
         match ethernet.ether_type {
             EtherType::IPV4 => Self::walk_v4(packet).unwrap_or(Self::OTHER),
@@ -58,7 +78,6 @@ impl Layers {
         }
     }
 
-    #[inline]
     fn walk_v4(packet: &[u8]) -> Option<Self> {
         let header = Ipv4::new_checked(packet)?;
         let transport = (!header.is_fragment()).then_some(Transport {
@@ -90,7 +109,7 @@ impl Layers {
     }
 
     /// Source and destination address, as they lie in `frame`; empty where there is no IP.
-    #[inline]
+    #[inline(always)]
     pub fn addresses<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         let range = match self.network {
             Network::Other => 0..0,
@@ -122,37 +141,59 @@ impl Layers {
 
     /// Completes a TCP, UDP or ICMPv6 checksum that the sender left to hardware
     /// (see [`checksum::finish`]); leaves every other frame alone.
-    #[inline]
+    #[inline(always)]
     pub fn finish_checksum(&self, frame: &mut [u8]) {
-        let Some(Transport { protocol, offset, length }) = self.transport else { return };
-        let at = match (self.network, protocol) {
-            (_, protocol::UDP) => 6,
-            (_, protocol::TCP) => 16,
-            (Network::Ipv6, protocol::ICMPV6) => 2,
-            _ => return,
-        };
-        // The pseudo headers of IPv4 and IPv6 are the same sum: addresses, protocol, length
-        // (RFC 9293 section 3.1, RFC 8200 section 8.1).
-        let addresses = match self.network {
-            Network::Ipv4 => frame.get(ADDRESSES_V4).and_then(|bytes| bytes.first_chunk()).map(checksum::sum_of_8),
-            Network::Ipv6 => frame.get(ADDRESSES_V6).map(checksum::sum),
-            Network::Other => None,
-        };
-        let Some(addresses) = addresses else { return };
-        let pseudo = addresses + u64::from(protocol) + length as u64;
-        if let Some(segment) = frame.get_mut(offset..offset + length) {
+        if let Some((at, pseudo)) = self.checksum_left_open(frame) {
+            self.finish(frame, at, pseudo);
+        }
+    }
+
+    #[inline(never)]
+    fn finish(self, frame: &mut [u8], at: usize, pseudo: u64) {
+        if let Some(Transport { protocol, offset, length }) = self.transport
+            && let Some(segment) = frame.get_mut(offset..offset + length)
+        {
             checksum::finish(segment, at, pseudo, protocol == protocol::UDP);
         }
     }
 
+    /// Where in the segment its checksum lies, and the sum of the pseudo header, if that sum is
+    /// all that the checksum says.
+    #[inline(always)]
+    fn checksum_left_open(&self, frame: &[u8]) -> Option<(usize, u64)> {
+        let Transport { protocol, offset, length } = self.transport?;
+        let at = match (self.network, protocol) {
+            (_, protocol::UDP) => 6,
+            (_, protocol::TCP) => 16,
+            (Network::Ipv6, protocol::ICMPV6) => 2,
+            _ => return None,
+        };
+        // The pseudo headers of IPv4 and IPv6 are the same sum: addresses, protocol, length
+        // (RFC 9293 section 3.1, RFC 8200 section 8.1).
+        let addresses = match self.network {
+            Network::Ipv4 => checksum::sum_of_8(frame.get(ADDRESSES_V4)?.first_chunk()?),
+            Network::Ipv6 => sum_of_32(frame.get(ADDRESSES_V6)?),
+            Network::Other => return None,
+        };
+        let pseudo = addresses + u64::from(protocol) + length as u64;
+        let field: &[u8; 2] = frame.get(offset + at..)?.first_chunk()?;
+        (u16::from_be_bytes(*field) == checksum::fold(pseudo)).then_some((at, pseudo))
+    }
+
     /// Source and destination port of TCP or UDP, as the four bytes on the wire.
-    #[inline]
+    #[inline(always)]
     pub fn port_bytes(&self, frame: &[u8]) -> Option<u32> {
         let transport = self.transport.filter(|transport| {
             matches!(transport.protocol, protocol::TCP | protocol::UDP) && transport.length >= Udp::LEN
         })?;
         frame.get(transport.offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
+}
+
+/// [`checksum::sum`], out of the way of IPv4.
+#[inline(never)]
+fn sum_of_32(addresses: &[u8]) -> u64 {
+    checksum::sum(addresses)
 }
 
 #[cfg(test)]
