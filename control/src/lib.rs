@@ -18,3 +18,4 @@ pub mod mac;
 pub mod netlink;
 pub mod notify;
 pub mod run;
+pub mod store;

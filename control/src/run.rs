@@ -20,10 +20,11 @@ use crate::{
     },
     causes::chain,
     config::{ConfigError, ConfigFile},
-    daemon::{Daemon, StartError},
+    daemon::{self, Daemon, Look, RestoreError, StartError},
     host,
     netlink::Watch,
     notify,
+    store::Embedded,
 };
 
 /// Why the daemon did not start, or stopped by itself.
@@ -46,6 +47,9 @@ pub enum RunError {
         /// In words.
         reason: String,
     },
+    /// What an earlier life was asked for cannot be had back.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The API cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -62,6 +66,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long news may gather before they are looked at.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// In the state directory.
+const STORE: &str = "store.redb";
+
 /// Forwards as the file at `config` says, until a signal says to stop; then everything that was
 /// attached is detached. The API listens at `socket`, or else where the file says.
 ///
@@ -74,16 +81,21 @@ pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let socket = socket.unwrap_or(&control.socket);
     // Before the interfaces, on which that daemon's program would be found.
     Listener::probe(socket)?;
-    let desired = file.desired();
+    let mut desired = file.desired();
+    // What the file says is looked at first, so that a mistake in it changes nothing.
+    let host = host::look(&desired).map_err(RunError::Host)?;
+    desired.validate(&host).map_err(|problems| file.refuse(problems))?;
+    let _state = claim(&control.state)?;
+    let mut store = Embedded::open(&control.state.join(STORE)).map_err(RestoreError::Store)?;
+    daemon::restore(&mut desired, &mut store)?;
     let host = host::look(&desired).map_err(RunError::Host)?;
     let plan = desired.validate(&host).map_err(|problems| file.refuse(problems))?;
-    let _state = claim(&control.state)?;
     let listener = Listener::bind(socket)?;
     // From here on there is something to undo.
     let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.
     let watch = Watch::start().map_err(RunError::Events)?;
-    let daemon = Daemon::start(desired, host, plan)?;
+    let daemon = Daemon::start(desired, host, plan, Box::new(store))?;
     let (status, pulse) = (daemon.to_string(), daemon.pulse());
     let daemon = Shared::new(daemon);
     eprintln!("vxlane: ready, {status}");
@@ -145,21 +157,23 @@ impl Signals {
     }
 }
 
-/// Keeps the tables true to what the kernel knows. Ends only with an error.
+/// Keeps ports and tables true to what the kernel knows. Ends only with an error.
 async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
+        let look = tokio::select! {
+            _ = tick.tick() => Look::Brief,
             changed = watch.changed() => {
-                changed.map_err(RunError::Events)?;
+                let links = changed.map_err(RunError::Events)?;
                 sleep(GATHER).await;
+                if links { Look::Thorough } else { Look::Brief }
             }
-        }
+        };
         let daemon = daemon.clone();
         let refreshed = tokio::task::spawn_blocking(move || {
             let mut daemon = daemon.lock();
+            daemon.reconcile(look)?;
             let refreshed = daemon.refresh();
             daemon.solicit();
             refreshed
@@ -168,7 +182,7 @@ async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
             Ok(Ok(_)) => {}
             Ok(Err(StartError::Gone(worker))) => return Err(StartError::Gone(worker).into()),
             Ok(Err(error)) => tracing::warn!(error = chain(&error), "next hops stay as they were"),
-            Err(error) => tracing::error!(%error, "looking for next hops"),
+            Err(error) => tracing::error!(%error, "looking at interfaces and next hops"),
         }
     }
 }

@@ -6,38 +6,10 @@
 
 mod rig;
 
-use std::process::Output;
-
-use rig::{Daemon, Home, Namespace, eventually};
+use rig::{Daemon, Home, Namespace, ask as run, ask_refused as refused, eventually, host};
 use serde_json::{Value, json};
 
-/// A host with an uplink `u0` at 192.0.2.1, MTU 1500, on a wire to nobody in particular.
-fn host() -> Namespace {
-    let host = Namespace::new();
-    host.ip("link add u0 type veth peer name u1");
-    host.ip("addr add 192.0.2.1/24 dev u0");
-    host.ip("link set u0 up");
-    host.ip("link set u1 up");
-    host
-}
-
 const UPLINK: &str = "[underlay]\ninterface = \"u0\"\n";
-
-/// Runs `arguments`, which must succeed, and returns what they printed.
-#[track_caller]
-fn run(home: &Home, arguments: &str) -> String {
-    let output = home.ask(arguments);
-    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// What is said of `arguments`, which must be refused.
-#[track_caller]
-fn refused(home: &Home, arguments: &str) -> String {
-    let Output { status, stdout, stderr } = home.ask(arguments);
-    assert_eq!(status.code(), Some(2), "{arguments}: {}", String::from_utf8_lossy(&stdout));
-    String::from_utf8(stderr).unwrap()
-}
 
 /// The links of `host`, by what does not change by itself.
 fn links(host: &Namespace) -> Value {

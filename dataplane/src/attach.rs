@@ -152,7 +152,7 @@ pub enum SteerError {
         /// What the kernel answered.
         source: io::Error,
     },
-    /// The kernel would not let the program on an interface outlive a process.
+    /// The kernel would not tell of the program on an interface, or not let it outlive a process.
     #[error("keeping the steering program on interface {ifindex}")]
     Keep {
         /// The interface.
@@ -285,6 +285,17 @@ impl Steer {
         let queues = port.slots.count;
         let slot = port.slots.of(queue).ok_or(SteerError::NoQueue { ifindex, queue, queues })?;
         self.sockets.set(slot, socket, 0).map_err(map_failed(abi::maps::XSKS))
+    }
+
+    /// Whether the program still is on an interface: it is not when the interface has gone, or
+    /// when somebody has taken the program away.
+    ///
+    /// # Errors
+    /// [`SteerError::NotAttached`], or [`SteerError::Keep`] if the kernel does not say.
+    pub fn is_on(&self, ifindex: u32) -> Result<bool, SteerError> {
+        let port = self.attached.get(&ifindex).ok_or(SteerError::NotAttached { ifindex })?;
+        let info = port.program.info().map_err(|source| SteerError::Keep { ifindex, source })?;
+        Ok(info.ifindex == ifindex)
     }
 
     /// Takes the program off an interface and leaves it as it was found. An interface that has

@@ -11,7 +11,7 @@ use ethtool::Ethtool;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::{fmt, io};
@@ -27,6 +27,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// The longest packet, without the Ethernet header.
     pub mtu: u32,
+    /// Whether somebody has set it up. It sends and receives nothing otherwise.
+    pub is_up: bool,
     /// Receive queues in use: each can have one AF_XDP socket.
     pub rx_queues: u32,
     /// Transmit queues in use.
@@ -115,6 +117,7 @@ impl Link {
             name: name.to_owned(),
             mac: None,
             mtu: 0,
+            is_up: message.header.flags.contains(LinkFlags::Up),
             rx_queues: 1,
             tx_queues: 1,
             kind: None,

@@ -71,6 +71,9 @@ impl From<ChangeError> for Refusal {
             ChangeError::Refused(refused) => refused.into(),
             ChangeError::NoNetwork(error) => error.into(),
             ChangeError::NoEndpoint(error) => error.into(),
+            ChangeError::Store(error) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", chain(&error), None)
+            }
             ChangeError::Pair(error @ PairError::Netns { .. }) => {
                 Self::new(StatusCode::BAD_REQUEST, "invalid", chain(&error), Some("netns"))
             }

@@ -8,7 +8,7 @@ use std::{collections::HashSet, mem};
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::attach::Role;
 
-use super::{Daemon, NoSuchEndpoint, NoSuchNetwork, StartError, next_hops, ports::OpenPort};
+use super::{Daemon, Look, NoSuchEndpoint, NoSuchNetwork, StartError, next_hops, ports::OpenPort, saved};
 use crate::{
     api::types::{
         Endpoint, Network,
@@ -16,7 +16,8 @@ use crate::{
     },
     desired::{Desired, Device, Plan, PlannedEndpoint, Problem, Refused},
     host,
-    netlink::{self, Pair, PairError},
+    netlink::{Pair, PairError},
+    store::{Change, StoreError},
 };
 
 /// Why a change was not made. Everything is as it was.
@@ -34,6 +35,9 @@ pub enum ChangeError {
     /// The container could not be given its end of the pair.
     #[error(transparent)]
     Pair(#[from] PairError),
+    /// It would not have outlived the process.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// It was done, and is gone again.
     #[error(transparent)]
     NoNetwork(#[from] NoSuchNetwork),
@@ -74,18 +78,23 @@ impl Daemon {
         let place = format!("endpoint[{}]", request.name);
         let plan = self.validated(&next, &place)?;
         let made = self.make_pair(&plan, network, &request.name)?;
-        if let Err(error) = self.adopt(next, plan) {
-            if let Some(interface) = made {
-                remove(&interface);
+        let notes: Vec<Change> = made.iter().map(|interface| saved::forget(interface)).collect();
+        if let Err(error) = self.adopt(next, plan, &notes) {
+            if let Some(interface) = &made {
+                self.remove_pair(interface);
             }
             return Err(error);
+        }
+        if made.is_some() {
+            // It may be a new pair of an endpoint that had waited for it.
+            self.reconcile(Look::Thorough)?;
         }
         Ok(self.endpoint_called(network, &request.name)?)
     }
 
     /// Makes the veth pair of an endpoint that has one, unless it is there; returns its name here
     /// if it was made.
-    fn make_pair(&self, plan: &Plan, network: &str, name: &str) -> Result<Option<String>, ChangeError> {
+    fn make_pair(&mut self, plan: &Plan, network: &str, name: &str) -> Result<Option<String>, ChangeError> {
         let endpoint = plan.endpoints.iter().find(|endpoint| endpoint.network == network && endpoint.name == name);
         let network = plan.networks.iter().find(|planned| planned.name == network);
         let (Some(endpoint), Some(network)) = (endpoint, network) else { return Ok(None) };
@@ -105,7 +114,11 @@ impl Daemon {
             address: endpoint.address.and_then(|address| Ipv4Network::new(address, prefix).ok()),
             gateway: network.gateway.filter(|_| !network.internal),
         };
-        pair.make()?;
+        self.store.commit(&[saved::note(&endpoint.interface)])?;
+        if let Err(error) = pair.make() {
+            self.forget_pair(&endpoint.interface);
+            return Err(error.into());
+        }
         Ok(Some(endpoint.interface.clone()))
     }
 
@@ -116,10 +129,12 @@ impl Daemon {
     pub fn disconnect(&mut self, network: &str, name: &str) -> Result<(), ChangeError> {
         let mut next = self.desired.clone();
         let endpoint = next.disconnect(network, name)?;
-        self.change(next, "")?;
-        if endpoint.veth.is_some() {
-            remove(&endpoint.interface);
+        let plan = self.validated(&next, "")?;
+        if endpoint.veth.is_none() {
+            return self.adopt(next, plan, &[]);
         }
+        self.adopt(next, plan, &[saved::note(&endpoint.interface)])?;
+        self.remove_pair(&endpoint.interface);
         Ok(())
     }
 
@@ -148,7 +163,7 @@ impl Daemon {
     /// Makes `next` what is desired and done.
     fn change(&mut self, next: Desired, place: &str) -> Result<(), ChangeError> {
         let plan = self.validated(&next, place)?;
-        self.adopt(next, plan)
+        self.adopt(next, plan, &[])
     }
 
     /// What `next` comes to. Problems with the thing at `place` are told with the names that the
@@ -159,10 +174,12 @@ impl Daemon {
         Ok(self.plan(next)?.map_err(invalid)?)
     }
 
-    /// Does `plan`, which `next` has come to.
-    fn adopt(&mut self, next: Desired, plan: Plan) -> Result<(), ChangeError> {
-        if plan != self.plan || !self.openable(&plan)?.is_empty() {
-            self.apply(plan)?;
+    /// Does `plan`, which `next` has come to, and keeps that, with `notes`.
+    fn adopt(&mut self, next: Desired, plan: Plan, notes: &[Change]) -> Result<(), ChangeError> {
+        if plan != self.plan {
+            self.apply(plan, &next, notes)?;
+        } else {
+            self.save(&next, notes)?;
         }
         self.desired = next;
         Ok(())
@@ -179,20 +196,23 @@ impl Daemon {
         Ok(next.validate_after(&self.desired, &host))
     }
 
-    /// Has the dataplane do as `next` says. Workers have the tables when this returns.
-    fn apply(&mut self, next: Plan) -> Result<(), StartError> {
+    /// Has the dataplane do as `next` says. Workers have the tables when this returns, and the
+    /// store has `desired`, which `next` has come to.
+    fn apply(&mut self, next: Plan, desired: &Desired, notes: &[Change]) -> Result<(), ChangeError> {
         let next_hops = next_hops::look(&next, self.uplink)?;
         let opened = self.ids.give(&next).map_err(Into::into).and_then(|()| self.open_new(&next));
         let new = match opened {
             Ok(new) => new,
             Err(error) => {
                 self.ids.take_back(&self.plan);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let before = (mem::replace(&mut self.plan, next), mem::replace(&mut self.next_hops, next_hops));
         let gone = self.take_gone();
-        if let Err(error) = self.publish_and_serve(&new) {
+        let done = self.publish_and_serve(&new).map_err(ChangeError::from);
+        // While all of it can still be undone.
+        if let Err(error) = done.and_then(|()| Ok(self.save(desired, notes)?)) {
             (self.plan, self.next_hops) = before;
             self.ports.retain(|port| !new.iter().any(|new| new.id == port.id));
             self.ports.extend(gone);
@@ -214,7 +234,7 @@ impl Daemon {
     /// Opens every interface of `next` that is not open; all of them or none.
     fn open_new(&mut self, next: &Plan) -> Result<Vec<OpenPort>, StartError> {
         let before = self.ports.len();
-        for endpoint in self.openable(next)? {
+        for endpoint in self.openable(next) {
             if let Err(error) = self.open(&endpoint.interface, Role::Access, endpoint.xdp) {
                 for port in self.ports.split_off(before) {
                     self.close(&port);
@@ -225,19 +245,12 @@ impl Daemon {
         Ok(self.ports[before..].to_vec())
     }
 
-    /// The endpoints of `next` that are to be opened: new ones, and those that waited for an
-    /// interface that is there now.
-    fn openable(&self, next: &Plan) -> Result<Vec<PlannedEndpoint>, StartError> {
-        let open: HashSet<&str> = self.ports.iter().map(|port| port.interface.as_str()).collect();
-        let known: HashSet<&str> = self.plan.endpoints.iter().map(|endpoint| endpoint.interface.as_str()).collect();
-        let mut openable = Vec::new();
-        for endpoint in next.endpoints.iter().filter(|endpoint| !open.contains(endpoint.interface.as_str())) {
-            let is_new = !known.contains(endpoint.interface.as_str());
-            if is_new || host::find(&endpoint.interface).map_err(StartError::Netlink)?.is_some() {
-                openable.push(endpoint.clone());
-            }
-        }
-        Ok(openable)
+    /// The endpoints of `next` that are to be opened because they are new. Those that wait for
+    /// an interface are none of a change's business.
+    fn openable(&self, next: &Plan) -> Vec<PlannedEndpoint> {
+        let known = self.plan.endpoints.iter().map(|endpoint| endpoint.interface.as_str());
+        let known: HashSet<&str> = known.chain(self.ports.iter().map(|port| port.interface.as_str())).collect();
+        next.endpoints.iter().filter(|endpoint| !known.contains(endpoint.interface.as_str())).cloned().collect()
     }
 
     /// Takes the ports that the plan has no more out of those that are open.
@@ -247,13 +260,6 @@ impl Daemon {
         let (kept, gone) = self.ports.drain(..).partition(stays);
         self.ports = kept;
         gone
-    }
-}
-
-/// Takes away the veth pair that `interface` is the end of.
-fn remove(interface: &str) {
-    if let Err(error) = netlink::remove_pair(interface) {
-        tracing::warn!(interface, %error, "removing");
     }
 }
 

@@ -6,9 +6,11 @@
 mod change;
 mod next_hops;
 mod ports;
+mod reconcile;
 mod report;
+mod saved;
 
-use std::{fmt, io, sync::Arc, time::Instant};
+use std::{collections::HashMap, fmt, io, sync::Arc, time::Instant};
 
 use vxlane_dataplane::{
     attach::{Role, Steer, SteerError},
@@ -19,13 +21,16 @@ use vxlane_dataplane::{
 };
 
 pub use change::ChangeError;
+pub use reconcile::Look;
 pub use report::{FdbError, NoSuchEndpoint, NoSuchNetwork};
+pub use saved::{RestoreError, restore};
 
 use crate::{
     causes::chain,
     commit::{Exhausted, Ids, Surroundings},
     desired::{Desired, Host, Owner, Plan},
     host,
+    store::Store,
 };
 use next_hops::{NextHops, Uplink};
 use ports::OpenPort;
@@ -38,6 +43,8 @@ pub struct Daemon {
     /// What is asked for, and what of it is done: the two always say the same.
     desired: Desired,
     plan: Plan,
+    /// Where what the API asked for is kept.
+    store: Box<dyn Store>,
     /// The host as it was at the start.
     host: Host,
     uplink: Uplink,
@@ -45,6 +52,8 @@ pub struct Daemon {
     ports: Vec<OpenPort>,
     next_hops: NextHops,
     published: Surroundings,
+    /// Why interfaces that wait could not be opened, as told last.
+    complaints: HashMap<String, String>,
     started: Instant,
 }
 
@@ -78,11 +87,12 @@ pub enum StartError {
 }
 
 impl Daemon {
-    /// Starts to forward as `plan` says, which is what `desired` comes to on `host`.
+    /// Starts to forward as `plan` says, which is what `desired` comes to on `host`. Changes are
+    /// kept in `store`, which has what of `desired` is not the file's.
     ///
     /// # Errors
     /// [`StartError`] says what could not be had; interfaces are then as they were found.
-    pub fn start(desired: Desired, host: Host, plan: Plan) -> Result<Self, StartError> {
+    pub fn start(desired: Desired, host: Host, plan: Plan, store: Box<dyn Store>) -> Result<Self, StartError> {
         let mut ids = Ids::default();
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
@@ -93,7 +103,22 @@ impl Daemon {
         let engine = Engine::start(&config, &Arc::new(tables)).map_err(StartError::Workers)?;
         let published = Surroundings { uplink_mac: uplink.mac, next_hops: [].into(), owners: [].into() };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
-        let mut this = Self { steer, engine, desired, plan, host, uplink, ids, ports, next_hops, published, started };
+        let complaints = HashMap::new();
+        let mut this = Self {
+            steer,
+            engine,
+            desired,
+            plan,
+            store,
+            host,
+            uplink,
+            ids,
+            ports,
+            next_hops,
+            published,
+            complaints,
+            started,
+        };
         this.open_all()?;
         this.resolve()?;
         for port in this.ports.clone() {

@@ -14,6 +14,7 @@ use super::{Daemon, StartError};
 use crate::{
     commit::{self, Surroundings},
     desired::Plan,
+    host,
     netlink::{self, NextHop},
 };
 
@@ -70,12 +71,15 @@ impl Daemon {
     }
 
     /// Looks anew at how peers are reached, and gives the workers new tables if that has
-    /// changed. Returns whether it has.
+    /// changed. Returns whether it has. While the uplink is gone, everything stays as it was.
     ///
     /// # Errors
     /// If the kernel does not say, or a worker has ended.
     pub fn refresh(&mut self) -> Result<bool, StartError> {
-        let uplink = Uplink::look(&self.plan.uplink)?;
+        if host::find(&self.plan.uplink).map_err(StartError::Netlink)?.is_none() {
+            return Ok(false);
+        }
+        let uplink = Uplink { mtu: self.uplink.mtu, ..Uplink::look(&self.plan.uplink)? };
         self.next_hops = look(&self.plan, uplink)?;
         self.uplink = uplink;
         let now = self.surroundings();

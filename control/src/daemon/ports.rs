@@ -23,6 +23,10 @@ pub(super) struct OpenPort {
     pub(super) role: Role,
     pub(super) attached: Attached,
     pub(super) zero_copy: bool,
+    /// Whether the interface was up when last seen.
+    pub(super) is_up: bool,
+    /// The largest MTU whose packets fit into the frames.
+    pub(super) mtu: u32,
     /// Frames of each ring of each queue.
     pub(super) ring: u32,
     /// The worker of each queue.
@@ -55,6 +59,8 @@ impl Daemon {
             role,
             attached,
             zero_copy: true,
+            is_up: link.is_up,
+            mtu: u32::MAX,
             ring,
             workers,
             sockets: Vec::new(),
@@ -75,6 +81,7 @@ impl Daemon {
             (config.rx_frames, config.tx_frames) = (port.ring, port.ring);
             let (receive, transmit) = XdpSocket::open(&config)?;
             port.zero_copy &= receive.zero_copy();
+            port.mtu = port.mtu.min(receive.longest_mtu());
             port.sockets.push(receive.socket());
             let opened = self.engine.ask(worker, move |worker| worker.open(id, QueueId(queue), receive, transmit));
             opened?.map_err(StartError::Workers)?;

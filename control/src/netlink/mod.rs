@@ -24,7 +24,7 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use next_hop::{NextHop, next_hop, solicit};
-pub use veth::{Pair, PairError, remove_pair};
+pub use veth::{Pair, PairError, remove_pair, set_pair_mtu};
 pub use watch::Watch;
 
 /// The first IPv4 address of interface `ifindex` with global scope.

@@ -160,6 +160,23 @@ pub fn remove_pair(interface: &str) -> io::Result<()> {
     }
 }
 
+/// Sets the MTU of both ends of a pair.
+///
+/// # Errors
+/// [`PairError`] of the first end that would not have it.
+pub fn set_pair_mtu(interface: &str, netns: &Path, ifname: &str, mtu: u32) -> Result<(), PairError> {
+    let with_mtu = |name: &str| {
+        let mut link = named(name);
+        link.attributes.push(LinkAttribute::Mtu(mtu));
+        Message::SetLink(link)
+    };
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    tell(&here, with_mtu(interface), interface)?;
+    let failed = |source| PairError::Netns { path: netns.to_owned(), source };
+    let inside = File::open(netns).and_then(|namespace| connect_inside(&namespace)).map_err(failed)?;
+    tell(&inside, with_mtu(ifname), ifname)
+}
+
 /// A socket to the kernel that speaks of `namespace`. Only a thread can enter, so one does.
 fn connect_inside(namespace: &File) -> io::Result<Socket> {
     let entered = thread::scope(|scope| {

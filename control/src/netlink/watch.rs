@@ -32,37 +32,43 @@ impl Watch {
         Ok(Self { socket })
     }
 
-    /// Waits until something has changed. What it was does not matter: whoever cares looks
-    /// anew, so that news that were lost or came twice do no harm. Several changes at once
-    /// are one.
+    /// Waits until something has changed, and says whether it may have been a link. What it was
+    /// does not matter more: whoever cares looks anew, so that news that were lost or came twice
+    /// do no harm. Several changes at once are one.
     ///
     /// # Errors
     /// If the socket has failed.
-    pub async fn changed(&mut self) -> io::Result<()> {
+    pub async fn changed(&mut self) -> io::Result<bool> {
         loop {
             let mut ready = self.socket.readable_mut().await?;
-            if ready.try_io(|socket| drain(socket.get_ref())).is_ok() {
-                return Ok(());
+            if let Ok(drained) = ready.try_io(|socket| drain(socket.get_ref())) {
+                return drained;
             }
         }
     }
 }
 
-/// Reads all that waits.
+/// Reads all that waits, and says whether a link was among it.
 ///
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if nothing waits.
-fn drain(socket: &Socket) -> io::Result<()> {
+fn drain(socket: &Socket) -> io::Result<bool> {
     let mut bytes = Vec::with_capacity(8192);
-    let mut any = false;
+    let (mut any, mut links) = (false, false);
     loop {
         bytes.clear();
         match socket.recv(&mut bytes, libc::MSG_TRUNC) {
-            Ok(_) => any = true,
+            Ok(_) => (any, links) = (true, links || tells_of_a_link(&bytes)),
             // More happened than the socket had room for.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && any => return Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => (any, links) = (true, true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && any => return Ok(links),
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The kernel sends news one by one; the type comes after the length (`struct nlmsghdr`).
+fn tells_of_a_link(news: &[u8]) -> bool {
+    let kind = news.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
+    matches!(kind, Some(libc::RTM_NEWLINK | libc::RTM_DELLINK) | None)
 }

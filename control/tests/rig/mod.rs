@@ -71,6 +71,32 @@ impl Drop for Namespace {
     }
 }
 
+/// A host with an uplink `u0` at 192.0.2.1, MTU 1500, on a wire to nobody in particular.
+pub(crate) fn host() -> Namespace {
+    let host = Namespace::new();
+    host.ip("link add u0 type veth peer name u1");
+    host.ip("addr add 192.0.2.1/24 dev u0");
+    host.ip("link set u0 up");
+    host.ip("link set u1 up");
+    host
+}
+
+/// Has the daemon of `home` do `arguments`, which must succeed, and returns what that printed.
+#[track_caller]
+pub(crate) fn ask(home: &Home, arguments: &str) -> String {
+    let output = home.ask(arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the daemon of `home` says of `arguments`, which it must refuse.
+#[track_caller]
+pub(crate) fn ask_refused(home: &Home, arguments: &str) -> String {
+    let Output { status, stdout, stderr } = home.ask(arguments);
+    assert_eq!(status.code(), Some(2), "{arguments}: {}", String::from_utf8_lossy(&stdout));
+    String::from_utf8(stderr).unwrap()
+}
+
 /// A directory with a configuration, a socket and a state directory.
 pub(crate) struct Home {
     directory: TempDir,
@@ -123,10 +149,21 @@ impl Daemon {
         let mut command = host.command(VXLANE);
         command.arg("run").arg("--config").arg(home.config()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut ready).unwrap();
-        assert!(ready.contains("ready"), "{ready}");
+        let (mut told, mut lines) = (String::new(), BufReader::new(child.stderr.take().unwrap()));
+        let ready = loop {
+            let line = told.len();
+            assert!(lines.read_line(&mut told).unwrap() > 0, "it ended: {told}");
+            if told[line..].starts_with("vxlane: ready") {
+                break told[line..].to_owned();
+            }
+        };
         Self { child, ready }
+    }
+
+    /// Ends the daemon as nothing can prepare for.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Sends SIGTERM and returns the exit code. `ip netns exec` becomes the program it starts,

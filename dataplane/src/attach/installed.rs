@@ -53,6 +53,14 @@ impl Installed {
         bpf(BPF_LINK_UPDATE, &[number(self.0.as_fd()), number(program), 0, 0]).map(drop)
     }
 
+    /// What the kernel knows of the link.
+    ///
+    /// # Errors
+    /// What the kernel answered to `BPF_OBJ_GET_INFO_BY_FD`.
+    pub(super) fn info(&self) -> io::Result<LinkInfo> {
+        info(&self.0)
+    }
+
     /// The link.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -282,6 +282,11 @@ impl XdpReceive {
         self.zero_copy
     }
 
+    /// The largest MTU that the interface may have with these frames.
+    pub fn longest_mtu(&self) -> u32 {
+        longest_mtu(self.queue.geometry.frame)
+    }
+
     /// The socket, for [`Steer::serve`](crate::attach::Steer::serve). Valid as long as one of
     /// the halves lives.
     pub fn socket(&self) -> RawFd {
@@ -465,6 +470,11 @@ fn frame_size(mtu: u32) -> u32 {
     if XDP_HEADROOM.saturating_add(longest) <= HALF_PAGE { HALF_PAGE } else { PAGE }
 }
 
+/// The largest MTU for which frames of this size are long enough, or as long as frames can be.
+fn longest_mtu(frame: u32) -> u32 {
+    if frame >= PAGE { u32::MAX } else { frame - XDP_HEADROOM - ETHERNET_HEADER - TUNNEL_HEADERS - SLACK }
+}
+
 fn ring_size(what: &'static str, frames: u32) -> Result<u32, OpenError> {
     // The kernel wants at least 32 for the transmit budget, and a burst has to fit.
     let smallest = u32::try_from(BURST).unwrap_or(u32::MAX);
@@ -517,6 +527,7 @@ mod tests {
         assert_eq!(frame_size(1664), HALF_PAGE);
         assert_eq!(frame_size(1665), PAGE);
         assert_eq!(frame_size(u32::MAX), PAGE);
+        assert_eq!((longest_mtu(HALF_PAGE), longest_mtu(PAGE)), (1664, u32::MAX));
     }
 
     #[test]

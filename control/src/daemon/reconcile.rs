@@ -1,0 +1,162 @@
+//! What happens to interfaces without our doing: they go, come back, go down, lose our program.
+//!
+//! Nothing is remembered of the news but that there were some: what should be is compared with
+//! what is. A port that is not as it should be is closed, and opened when it can be.
+
+use vxlane_dataplane::attach::Role;
+
+use super::{Daemon, StartError, next_hops::Uplink, ports::OpenPort};
+use crate::{
+    causes::chain,
+    config::XdpChoice,
+    desired::{Device, Plan},
+    host, netlink,
+};
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Whether our programs are where they were: one system call for each port.
+    Brief,
+    /// At every interface.
+    Thorough,
+}
+
+impl Daemon {
+    /// Closes the ports whose interfaces are not as they should be, opens those that wait for an
+    /// interface that is there, and follows the MTU of the uplink.
+    ///
+    /// # Errors
+    /// [`StartError::Gone`]. What else fails is told in the log, once, and tried again.
+    pub fn reconcile(&mut self, look: Look) -> Result<(), StartError> {
+        let lost = self.take_lost(look);
+        if !lost.is_empty() {
+            self.publish()?;
+            lost.iter().for_each(|port| self.close(port));
+        }
+        if look == Look::Thorough {
+            self.follow_mtu()?;
+        }
+        let new = self.open_waiting();
+        if !new.is_empty() {
+            self.publish()?;
+        }
+        for port in &new {
+            if let Err(error) = self.serve(port) {
+                tracing::warn!(interface = port.interface, error = chain(&error), "not served");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the ports that cannot go on out of those that are open.
+    fn take_lost(&mut self, look: Look) -> Vec<OpenPort> {
+        let mut ports = std::mem::take(&mut self.ports);
+        let mut lost = Vec::new();
+        ports.retain_mut(|port| {
+            let reason = self.reason_to_close(port, look);
+            if let Some(reason) = reason {
+                tracing::warn!(interface = port.interface, reason, "closed");
+                lost.push(port.clone());
+            }
+            reason.is_none()
+        });
+        self.ports = ports;
+        lost
+    }
+
+    /// Why a port cannot go on. Where the kernel does not say, it can.
+    fn reason_to_close(&self, port: &mut OpenPort, look: Look) -> Option<&'static str> {
+        if matches!(self.steer.is_on(port.attached.ifindex), Ok(false)) {
+            return Some("the interface is gone, or somebody took our program off it");
+        }
+        if look == Look::Brief {
+            return None;
+        }
+        let link = match host::find(&port.interface) {
+            Ok(Some(link)) if link.index == port.attached.ifindex => link,
+            Ok(_) => return Some("the interface is gone"),
+            Err(_) => return None,
+        };
+        let was_up = std::mem::replace(&mut port.is_up, link.is_up);
+        if was_up && !link.is_up {
+            // Its frames would wait in the ring, and a worker would try again and again.
+            return Some("the interface is down");
+        }
+        (link.mtu > port.mtu).then_some("its MTU has grown beyond the frames")
+    }
+
+    /// Opens every interface that should be open and can be.
+    fn open_waiting(&mut self) -> Vec<OpenPort> {
+        let before = self.ports.len();
+        let uplink = (self.plan.uplink.clone(), Role::Uplink, self.plan.uplink_xdp);
+        let access =
+            |endpoint: &crate::desired::PlannedEndpoint| (endpoint.interface.clone(), Role::Access, endpoint.xdp);
+        let wanted: Vec<_> = std::iter::once(uplink).chain(self.plan.endpoints.iter().map(access)).collect();
+        for (interface, role, xdp) in wanted {
+            if !self.ports.iter().any(|port| port.interface == interface) {
+                self.open_if_up(&interface, role, xdp);
+            }
+        }
+        self.ports[before..].to_vec()
+    }
+
+    fn open_if_up(&mut self, interface: &str, role: Role, xdp: XdpChoice) {
+        if !matches!(host::find(interface), Ok(Some(link)) if link.is_up) {
+            return;
+        }
+        let told = match self.open(interface, role, xdp) {
+            Ok(()) => None,
+            Err(error) => Some(chain(&error).to_string()),
+        };
+        if let Some(error) =
+            told.as_deref().filter(|&error| self.complaints.get(interface).map(String::as_str) != Some(error))
+        {
+            tracing::warn!(interface, error, "cannot be attached, and is tried again");
+        }
+        match told {
+            Some(error) => drop(self.complaints.insert(interface.to_owned(), error)),
+            None => drop(self.complaints.remove(interface)),
+        }
+    }
+
+    /// Gives networks that have no MTU of their own the one that the uplink leaves room for now,
+    /// and the pairs of their endpoints too.
+    fn follow_mtu(&mut self) -> Result<(), StartError> {
+        let Ok(uplink) = Uplink::look(&self.plan.uplink) else { return Ok(()) };
+        if uplink.mtu == self.uplink.mtu {
+            return Ok(());
+        }
+        self.uplink = uplink;
+        let mut host = self.host.clone();
+        host.links.insert(self.plan.uplink.clone(), Device { mtu: uplink.mtu, is_ethernet: true, xdp: None });
+        let next = match self.desired.validate_after(&self.desired, &host) {
+            Ok(next) => next,
+            Err(problems) => {
+                let problem = problems.first().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(mtu = uplink.mtu, problem, "networks keep the MTU they had");
+                return Ok(());
+            }
+        };
+        tracing::info!(mtu = uplink.mtu, "the MTU of the uplink has changed");
+        set_pairs(&self.plan, &next);
+        self.plan = next;
+        self.publish()
+    }
+}
+
+/// Sets the MTU of the pairs of all networks whose MTU differs from `before` to `next`.
+fn set_pairs(before: &Plan, next: &Plan) {
+    for network in &next.networks {
+        if before.networks.contains(network) {
+            continue;
+        }
+        for endpoint in next.endpoints.iter().filter(|endpoint| endpoint.network == network.name) {
+            let Some(veth) = &endpoint.veth else { continue };
+            let set = netlink::set_pair_mtu(&endpoint.interface, &veth.netns, &veth.ifname, network.mtu.into());
+            if let Err(error) = set {
+                tracing::warn!(endpoint.interface, error = chain(&error), "its MTU stays as it was");
+            }
+        }
+    }
+}
