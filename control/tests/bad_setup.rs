@@ -1,10 +1,12 @@
 //! Every way to set the daemon up wrong gets one clear line and exit code 1.
+//!
+//! Needs root.
 
 mod rig;
 
 use std::{fs, process::Command};
 
-use rig::{Daemon, Home, Namespace, VXLANE, is_root, refusal};
+use rig::{Daemon, Home, Namespace, VXLANE, refusal};
 
 const UPLINK: &str = "[underlay]\ninterface = \"uA\"\n";
 const BLUE: &str = "[[network]]\nname = \"blue\"\nvni = 5000\n";
@@ -21,10 +23,8 @@ fn host() -> Namespace {
 
 #[track_caller]
 fn check(text: &str, expected: &str) {
-    if is_root("bad_setup") {
-        let home = Home::with(text);
-        assert_eq!(refusal(&mut host().command(VXLANE), &home.config()), format!("vxlane: vxlane.toml:{expected}\n"));
-    }
+    let home = Home::with(text);
+    assert_eq!(refusal(&mut host().command(VXLANE), &home.config()), format!("vxlane: vxlane.toml:{expected}\n"));
 }
 
 #[test]
@@ -44,9 +44,6 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn without_privilege_it_says_what_is_missing() {
-    if !is_root("without_privilege_it_says_what_is_missing") {
-        return;
-    }
     let home = Home::with(UPLINK);
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all", VXLANE]);
@@ -85,9 +82,6 @@ fn an_mtu_that_cannot_fit_is_named() {
 
 #[test]
 fn an_interface_with_another_program_is_left_alone() {
-    if !is_root("an_interface_with_another_program_is_left_alone") {
-        return;
-    }
     let host = host();
     let first = Home::with(UPLINK);
     let daemon = Daemon::start(&host, &first);
@@ -105,9 +99,6 @@ fn an_interface_with_another_program_is_left_alone() {
 
 #[test]
 fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
-    if !is_root("a_socket_in_use_is_left_alone_and_a_stale_one_replaced") {
-        return;
-    }
     let host = host();
     let home = Home::with(UPLINK);
     let daemon = Daemon::start(&host, &home);
@@ -123,9 +114,6 @@ fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
 
 #[test]
 fn a_state_directory_that_cannot_be_is_named() {
-    if !is_root("a_state_directory_that_cannot_be_is_named") {
-        return;
-    }
     let home = Home::with(UPLINK);
     fs::write(home.path("state"), "a file").unwrap();
     let text = refusal(&mut host().command(VXLANE), &home.config());
@@ -134,9 +122,6 @@ fn a_state_directory_that_cannot_be_is_named() {
 
 #[test]
 fn too_little_locked_memory_is_explained() {
-    if !is_root("too_little_locked_memory_is_explained") {
-        return;
-    }
     let home = Home::with(UPLINK);
     // Root without CAP_IPC_LOCK and CAP_SYS_RESOURCE, which lift the limit.
     let bounds = "--bounding-set=-ipc_lock,-sys_resource";

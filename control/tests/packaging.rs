@@ -1,4 +1,6 @@
 //! What a package is made of: the unit, the example file, completions and man pages.
+//!
+//! Needs no root.
 
 #![expect(clippy::unwrap_used, reason = "what cannot be set up is a test that failed")]
 

@@ -1,4 +1,6 @@
 //! What the steering program takes, what it leaves to the host, and that it leaves no trace.
+//!
+//! Needs root.
 
 #![allow(
     clippy::cast_possible_truncation,

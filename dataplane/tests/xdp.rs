@@ -1,4 +1,6 @@
 //! The two halves of an AF_XDP queue: nothing is lost, nothing is changed, nothing leaks.
+//!
+//! Needs root.
 
 #![allow(
     clippy::cast_possible_truncation,

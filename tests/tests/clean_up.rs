@@ -1,4 +1,6 @@
 //! Nothing stays behind.
+//!
+//! Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -2,6 +2,8 @@
 //!
 //! The fuzzer itself, which watches coverage, is `cargo xtask fuzz`; this needs no more than a
 //! stable toolchain, and gives the same mutations every time.
+//!
+//! Needs no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

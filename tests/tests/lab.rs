@@ -1,4 +1,6 @@
 //! The lab itself works, shown with the kernel and Open vSwitch as peers.
+//!
+//! Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

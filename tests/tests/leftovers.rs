@@ -1,6 +1,8 @@
 //! What a killed run left behind is removed by the next run.
 //!
 //! One test in a file of its own: the removal happens once per process, at its first namespace.
+//!
+//! Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,6 @@
 //! Any bytes on any port: no panic, every frame accounted for, the tunnel transparent.
+//!
+//! Needs no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 

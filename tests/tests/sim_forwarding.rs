@@ -1,4 +1,6 @@
 //! Forwarding, flooding, learning and isolation, on simulated hosts.
+//!
+//! Needs no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 

@@ -1,4 +1,6 @@
 //! Out of the overlay and back through the gateway, on simulated hosts.
+//!
+//! Needs no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 

@@ -1,4 +1,6 @@
 //! The generators and sinks count exactly, shown through the kernel's own VTEPs.
+//!
+//! Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -60,6 +60,8 @@ fn rust_files() -> Result<Vec<String>> {
 /// One file, cut into what the size rules see and what they do not.
 struct Source<'a> {
     lines: Vec<&'a str>,
+    /// Whether it is a test program, which says what it needs.
+    is_program: bool,
     /// How many lines come before the tests.
     body: usize,
 }
@@ -73,11 +75,13 @@ impl<'a> Source<'a> {
             .windows(2)
             .position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod ") && pair[1].ends_with('{'));
         let body = if is_test { 0 } else { tests.unwrap_or(lines.len()) };
-        Self { lines, body }
+        let is_program = matches!(file.split('/').collect::<Vec<_>>()[..], [_, "tests", _]);
+        Self { lines, is_program, body }
     }
 
     fn breaches(&self) -> Vec<String> {
         let mut found = self.head();
+        found.extend(self.privilege());
         found.extend(self.file_length());
         found.extend((0..self.body).filter_map(|at| self.function_length(at)));
         found.extend((0..self.lines.len()).flat_map(|at| self.forbidden(at)));
@@ -90,6 +94,14 @@ impl<'a> Source<'a> {
             return Vec::new();
         }
         vec!["1: head: a file opens with `//!` and its purpose".into()]
+    }
+
+    /// What `cargo xtask test` goes by where it has no root.
+    fn privilege(&self) -> Option<String> {
+        let mut head = self.lines.iter().take_while(|line| line.starts_with("//!"));
+        let says = head.any(|line| matches!(*line, "//! Needs root." | "//! Needs no root."));
+        let breach = self.is_program && !says;
+        breach.then(|| "1: privilege: a test program says `//! Needs root.` or `//! Needs no root.`".into())
     }
 
     fn file_length(&self) -> Option<String> {
@@ -159,6 +171,15 @@ mod tests {
         check("//! Does a thing.\n", &[]);
         check("use x;\n", &["1: head: a file opens with `//!` and its purpose"]);
         check("// tidy: allow head: made by a tool\nuse x;\n", &[]);
+    }
+
+    #[test]
+    fn a_test_program_says_whether_it_needs_root() {
+        let privilege = |text| Source::new("control/tests/x.rs", text).breaches();
+        assert_eq!(privilege("//! X.\n//!\n//! Needs no root.\n"), [""; 0]);
+        let said = ["1: privilege: a test program says `//! Needs root.` or `//! Needs no root.`"];
+        assert_eq!(privilege("//! X.\n\nfn f() {}\n//! Needs root.\n"), said);
+        check("//! Not a program.\n", &[]);
     }
 
     #[test]

@@ -198,15 +198,6 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Whether this process is root; says so loudly where it is not.
-pub(crate) fn is_root(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("NOT RUN: {test} needs root");
-    }
-    root
-}
-
 /// What `vxlane run` says of `config` when it refuses it, without the directory's name.
 pub(crate) fn refusal(command: &mut Command, config: &Path) -> String {
     let output = command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).output().unwrap();
