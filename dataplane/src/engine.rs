@@ -19,11 +19,12 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::{
     clock::{Clock, Instant},
+    events::Event,
     handover::Mailbox,
     ids::WorkerId,
     port::{Receive, Transmit},
     tables::Tables,
-    worker::{Breath, Worker},
+    worker::{Breath, EventQueue, Worker},
 };
 
 /// How the workers are set up.
@@ -56,6 +57,7 @@ pub struct Engine<R, T> {
     workers: Vec<Handle<R, T>>,
     clock: Clock,
     pulse: Pulse,
+    events: Arc<EventQueue>,
 }
 
 /// The heartbeats of the workers, to be looked at from anywhere, at any time.
@@ -83,6 +85,8 @@ struct Handle<R, T> {
 }
 
 const WAKE: Token = Token(usize::MAX);
+/// Events of all workers that may wait to be asked for.
+const EVENTS: usize = 1024;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a worker waits before it offers the kernel again what it would not take.
 const STALL: Duration = Duration::from_micros(200);
@@ -100,10 +104,12 @@ impl<R: Receive + 'static, T: Transmit + 'static> Engine<R, T> {
         let mail: Arc<[Mailbox]> = wakers.iter().map(|waker| Mailbox::new(Arc::clone(waker))).collect();
         let clock = Clock::start();
         let pulse = Pulse((0..count).map(|_| AtomicU64::new(0)).collect());
+        let events = Arc::new(EventQueue::new(EVENTS));
         let mut workers = Vec::with_capacity(count);
         for ((id, poll), waker) in (0u16..).map(WorkerId).zip(polls).zip(wakers) {
             let mut worker = Worker::new(id, config.stations, Arc::clone(tables), Arc::clone(&mail));
             worker.watch_with(poll.registry().try_clone()?);
+            worker.tell_through(Arc::clone(&events));
             let (errands, inbox) = channel::unbounded();
             let cpu = config.cpus.get(id.index()).copied();
             let heart = pulse.clone();
@@ -113,12 +119,18 @@ impl<R: Receive + 'static, T: Transmit + 'static> Engine<R, T> {
             })?;
             workers.push(Handle { errands, waker, thread: Some(thread) });
         }
-        Ok(Self { workers, clock, pulse })
+        Ok(Self { workers, clock, pulse, events })
     }
 
     /// Whether the workers make progress.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
+    }
+
+    /// The next event that some worker told of, with its time on the [workers' clock](Self::now). It
+    /// may have happened a tenth of a second before it is here.
+    pub fn next_event(&self) -> Option<(Instant, Event)> {
+        self.events.pop()
     }
 
     /// The time on the workers' clock.

@@ -1,11 +1,11 @@
 //! READ FIRST: a packet's whole life, from the bytes that came in to its one [`Verdict`].
 //!
 //! ```text
-//!  access port ──> checks ──> finish checksum ──> learn ──┐
-//!                                                         ├──> lookup ──> Deliver | Forward | Flood
-//!  uplink ──> decap ──> peer? ──> checks ──> ECN ──> learn ┘
+//!  access port ──> checks ──> guard ──> finish checksum ──> learn ──┐
+//!                                                                   ├──> lookup ──> Deliver | Forward | Flood
+//!  uplink ──> decap ──> peer? ──> checks ──> ECN ─────────> learn ──┘
 //!
-//!  access port ──> checks ──> learn ──> to the gateway ──> leave ──> Deliver (uplink)
+//!  access port ──> checks ──> guard ──> learn ──> to the gateway ──> leave ──> Deliver (uplink)
 //!  uplink ──> not VXLAN ──> arrive ──> lookup ──> Deliver | Forward
 //! ```
 //!
@@ -17,12 +17,14 @@
 use crate::{
     bridge::{Bridge, Learned, Origin},
     clock::Instant,
+    events::{Event, Events},
     ids::{NetworkId, PortId},
+    local,
     router::{self, Routed, Router},
-    tables::{Network, Role, Tables},
+    tables::{Guard, Network, Role, Tables},
     verdict::{Decision, DropReason, News, Verdict},
     vtep::{self, Flow, decap, entropy},
-    wire::{Ethernet, Layers},
+    wire::{Ethernet, Layers, MacAddr},
 };
 
 /// Decides what becomes of packets. One per worker.
@@ -32,6 +34,8 @@ pub struct Pipeline {
     pub bridge: Bridge,
     /// What gateways forward.
     pub router: Router,
+    /// What an operator should hear of; likewise.
+    pub events: Events,
     /// What other workers should hear of; whoever runs the pipeline empties it.
     pub news: Vec<News>,
 }
@@ -39,18 +43,30 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline whose MAC table has room for `stations`.
     pub fn new(stations: usize) -> Self {
-        Self { bridge: Bridge::new(stations), router: Router::new(), news: Vec::with_capacity(crate::port::BURST) }
+        Self {
+            bridge: Bridge::new(stations),
+            router: Router::new(),
+            events: Events::new(),
+            news: Vec::with_capacity(crate::port::BURST),
+        }
     }
 
     /// Decides about one frame that came in at `port`.
     #[inline(always)]
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
-        let decided = match tables.port(port).map(|port| port.role) {
-            Some(Role::Access(network) | Role::Host(network)) => self.process_access(tables, now, port, network, frame),
-            Some(Role::Uplink) => self.process_uplink(tables, now, frame),
-            None => Err(DropReason::PortGone),
+        let Some(entry) = tables.port(port) else { return Decision::drop(DropReason::PortGone) };
+        let decided = match entry.role {
+            Role::Access(network) | Role::Host(network) => {
+                self.process_access(tables, now, port, network, entry.guard.as_deref(), frame)
+            }
+            Role::Uplink => self.process_uplink(tables, now, frame),
         };
-        decided.unwrap_or_else(Decision::drop)
+        decided.unwrap_or_else(|reason| {
+            if reason.is_pretence() {
+                self.events.note_refused(now, port, reason);
+            }
+            Decision::drop(reason)
+        })
     }
 
     /// An overlay frame, from an endpoint of this host.
@@ -61,11 +77,15 @@ impl Pipeline {
         now: Instant,
         port: PortId,
         id: NetworkId,
+        guard: Option<&Guard>,
         frame: &mut [u8],
     ) -> Result<Decision, DropReason> {
         let network = tables.network(id).ok_or(DropReason::PortGone)?;
         let ethernet = admit(frame)?;
         let layers = Layers::walk(frame);
+        if let Some(guard) = guard {
+            local::guard::check(guard, network, &ethernet, &layers, frame)?;
+        }
         let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
         let decide = |verdict| Decision { verdict, network: id, start: 0, end: frame.len(), flow };
 
@@ -73,7 +93,7 @@ impl Pipeline {
             return Ok(decide(Verdict::Reply { mtu: network.mtu }));
         }
         let origin = Origin::Port(port);
-        self.learn(id, network, &ethernet, origin, now);
+        self.learn(id, network, &ethernet, origin, now)?;
         if network.gateway.is_some_and(|gateway| gateway.mac == ethernet.destination) {
             let routed = self.router.leave(tables, now, id, network, frame)?;
             return self.routed(tables, now, routed, id, frame);
@@ -114,7 +134,7 @@ impl Pipeline {
             }
         }
         let origin = Origin::Vtep(peer);
-        self.learn(id, network, &ethernet, origin, now);
+        self.learn(id, network, &ethernet, origin, now)?;
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;
         Ok(Decision { verdict, network: id, start: outer.inner.start, end: outer.inner.end, flow: Flow::default() })
     }
@@ -156,6 +176,7 @@ impl Pipeline {
         let verdict = match self.bridge.lookup(id, network, mac, now) {
             Some(Origin::Port(port)) => Verdict::Deliver(port),
             Some(Origin::Vtep(vtep)) => Verdict::Forward(vtep),
+            Some(Origin::Gateway) => return Err(DropReason::GatewayUnused),
             None => Verdict::Flood,
         };
         Ok(router::decided(verdict, id, frame, flow))
@@ -163,13 +184,39 @@ impl Pipeline {
 
     /// Remembers the sender, and notes for the other workers what they cannot see themselves.
     #[inline(always)]
-    fn learn(&mut self, id: NetworkId, network: &Network, ethernet: &Ethernet, origin: Origin, now: Instant) {
-        match self.bridge.learn(id, network, ethernet.source, origin, now) {
-            Learned::Known | Learned::Refused => {}
-            Learned::New | Learned::Moved(_) | Learned::Confirmed => {
-                self.news.push(News { network: id, mac: ethernet.source, origin });
+    fn learn(
+        &mut self,
+        id: NetworkId,
+        network: &Network,
+        ethernet: &Ethernet,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let learned = self.bridge.learn(id, network, ethernet.source, origin, now);
+        if learned == Learned::Known { Ok(()) } else { self.spread(id, ethernet.source, origin, learned, now) }
+    }
+
+    /// Tells whom it concerns what was `learned` about a station heard from `origin`.
+    #[inline(never)]
+    fn spread(
+        &mut self,
+        id: NetworkId,
+        mac: MacAddr,
+        origin: Origin,
+        learned: Learned,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let origin = match learned {
+            Learned::Known | Learned::Refused | Learned::Held => return Ok(()),
+            Learned::Pinned => return Err(DropReason::StationElsewhere),
+            Learned::New | Learned::Moved(_) | Learned::Confirmed => origin,
+            Learned::Flapping(held) => {
+                self.events.note(now, Event::StationFlaps { network: id, mac, held });
+                held
             }
-        }
+        };
+        self.news.push(News { network: id, mac, origin });
+        Ok(())
     }
 
     /// Finds the way to the destination. What came out of a tunnel never enters another
@@ -190,9 +237,11 @@ impl Pipeline {
         };
         match (found, from) {
             (None, _) => Ok(Verdict::Flood),
+            (Some(Origin::Gateway), Origin::Vtep(_)) => Err(DropReason::GatewayElsewhere),
+            (Some(Origin::Gateway), _) => Err(DropReason::GatewayUnused),
             (Some(to), from) if to == from => Err(DropReason::SamePort),
             (Some(Origin::Port(port)), _) => Ok(Verdict::Deliver(port)),
-            (Some(Origin::Vtep(vtep)), Origin::Port(_)) => Ok(Verdict::Forward(vtep)),
+            (Some(Origin::Vtep(vtep)), Origin::Port(_) | Origin::Gateway) => Ok(Verdict::Forward(vtep)),
             (Some(Origin::Vtep(_)), Origin::Vtep(_)) => Err(DropReason::SplitHorizon),
         }
     }

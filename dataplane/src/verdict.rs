@@ -130,6 +130,24 @@ drop_reasons! {
     InnerVlan = "inner_vlan",
     /// The overlay source address is a group, or zero.
     MacInvalidSource = "mac_invalid_source",
+    /// An endpoint sent from a MAC address that is not its own.
+    SpoofedMac = "spoofed_mac",
+    /// An endpoint spoke as an IP address that is not its own.
+    SpoofedAddress = "spoofed_address",
+    /// The overlay source address belongs to a station that is known to be elsewhere.
+    StationElsewhere = "station_elsewhere",
+    /// An endpoint sent ARP that is not of the form for IPv4 over Ethernet.
+    ArpInvalid = "arp_invalid",
+    /// Neighbour discovery that RFC 4861 has its receivers drop.
+    NdInvalid = "nd_invalid",
+    /// An endpoint advertised itself as a router, or redirected others to one.
+    RouterAdvertisement = "router_advertisement",
+    /// An endpoint answered DHCP clients.
+    DhcpServer = "dhcp_server",
+    /// From another host to the gateway, which each host plays for its own endpoints.
+    GatewayElsewhere = "gateway_elsewhere",
+    /// To the gateway, which has nothing to do with it.
+    GatewayUnused = "gateway_unused",
     /// To an address that bridges must not forward: spanning tree, LLDP, pause.
     LinkLocalControl = "link_local_control",
     /// Congestion was marked on the tunnel but the inner transport cannot hear it (RFC 6040).
@@ -189,4 +207,16 @@ drop_reasons! {
 impl DropReason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether whoever sent it pretended to be somebody else.
+    pub const fn is_pretence(self) -> bool {
+        matches!(
+            self,
+            Self::SpoofedMac
+                | Self::SpoofedAddress
+                | Self::StationElsewhere
+                | Self::RouterAdvertisement
+                | Self::DhcpServer
+        )
+    }
 }

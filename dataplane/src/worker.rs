@@ -6,10 +6,12 @@
 
 use std::{io, os::fd::RawFd, sync::Arc};
 
+use crossbeam::queue::ArrayQueue;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
     clock::Instant,
+    events::Event,
     exits::Exits,
     handover::Mailbox,
     ids::{PortId, QueueId, WorkerId},
@@ -39,7 +41,12 @@ pub struct Worker<R, T> {
     inlets: Vec<Inlet<R>>,
     exits: Exits<T>,
     registry: Option<Registry>,
+    /// Where events go; until there is such a place they stay in the pipeline.
+    events: Option<Arc<EventQueue>>,
 }
+
+/// Events on their way to control.
+pub(crate) type EventQueue = ArrayQueue<(Instant, Event)>;
 
 #[derive(Debug)]
 struct Inlet<R> {
@@ -83,7 +90,13 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             inlets: Vec::new(),
             exits: Exits::new(me, mail),
             registry: None,
+            events: None,
         }
+    }
+
+    /// Has events passed on through `events`; those that find it full are lost.
+    pub(crate) fn tell_through(&mut self, events: Arc<EventQueue>) {
+        self.events = Some(events);
     }
 
     /// Has the descriptors of ports watched through `registry`, now and from now on.
@@ -107,6 +120,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             registry.register(&mut SourceFd(&fd), Token(usize::from(port.0)), Interest::READABLE)?;
         }
         self.exits.open(port, transmit);
+        self.pipeline.events.make_room(port);
         self.inlets.push(Inlet { port, queue, receive });
         Ok(())
     }
@@ -244,6 +258,12 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         if let Some(nat) = &mut self.pipeline.router.nat {
             nat.expire(now);
             self.send_released(now);
+        }
+        if let Some(events) = &self.events {
+            for event in self.pipeline.events.take() {
+                // Control does not keep up, and has more than enough to tell of already.
+                let _ = events.push(event);
+            }
         }
         self.exits.tick();
         self.inlets.iter_mut().for_each(|inlet| inlet.receive.tick());

@@ -219,6 +219,7 @@ impl Daemon {
         let (dst, dev, state) = match entry.origin {
             Origin::Vtep(vtep) => (Some(self.vtep_address(vtep)?), None, StationState::Learned),
             Origin::Port(port) => (None, Some(self.interface(port)?), StationState::Local),
+            Origin::Gateway => return None,
         };
         Some(Station { mac: mac.to_string(), network: network.name.clone(), dst, dev, state, age })
     }

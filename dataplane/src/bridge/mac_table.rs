@@ -21,6 +21,8 @@ pub enum Origin {
     Port(PortId),
     /// Behind a remote VTEP.
     Vtep(VtepId),
+    /// Nowhere else: it is the router of the network, which every host plays itself.
+    Gateway,
 }
 
 /// What the table knows of a station.
@@ -28,8 +30,10 @@ pub enum Origin {
 pub struct Entry {
     /// Where it is.
     pub origin: Origin,
-    /// When that was last confirmed.
+    /// When that was last confirmed; the end of time if it is pinned.
     pub seen: Ticks,
+    /// Control says that it is there: it neither moves nor ages.
+    pub pinned: bool,
 }
 
 /// What became of an address that was to be learned.
@@ -45,6 +49,12 @@ pub enum Learned {
     Moved(Origin),
     /// Not taken: the network is at its limit, or the table is full.
     Refused,
+    /// Pinned elsewhere: nothing was written, and whoever sent this is not that station.
+    Pinned,
+    /// Moved once too often, and now held here, where it was before it began to move.
+    Flapping(Origin),
+    /// Held elsewhere, because it moved too often: nothing was written.
+    Held,
 }
 
 type Key = (NetworkId, MacAddr);
@@ -54,10 +64,10 @@ type Key = (NetworkId, MacAddr);
 pub struct MacTable {
     buckets: Box<[Bucket]>,
     seed: [u64; 2],
-    /// Entries, over all networks.
+    /// Learned entries, over all networks.
     len: usize,
     capacity: usize,
-    /// Entries by network.
+    /// Learned entries by network.
     counts: Vec<u32>,
     /// Where the next [`sweep`](Self::sweep) starts.
     hand: usize,
@@ -82,6 +92,8 @@ struct Slot {
 
 impl Slot {
     const VTEP: u32 = 1 << 16;
+    const GATEWAY: u32 = 1 << 17;
+    const PINNED: u32 = 1 << 18;
 
     fn new(key: u64, origin: Origin, seen: Ticks) -> Self {
         Self { key, seen: seen.0, place: Self::place_of(origin) }
@@ -92,6 +104,7 @@ impl Slot {
         match origin {
             Origin::Port(port) => u32::from(port.0),
             Origin::Vtep(vtep) => u32::from(vtep.0) | Self::VTEP,
+            Origin::Gateway => Self::GATEWAY,
         }
     }
 
@@ -99,8 +112,17 @@ impl Slot {
     #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the id")]
     fn entry(&self) -> Entry {
         let id = self.place as u16;
-        let origin = if self.place & Self::VTEP == 0 { Origin::Port(PortId(id)) } else { Origin::Vtep(VtepId(id)) };
-        Entry { origin, seen: Ticks(self.seen) }
+        let origin = match self.place & (Self::VTEP | Self::GATEWAY) {
+            0 => Origin::Port(PortId(id)),
+            Self::VTEP => Origin::Vtep(VtepId(id)),
+            _ => Origin::Gateway,
+        };
+        Entry { origin, seen: Ticks(self.seen), pinned: self.is_pinned() }
+    }
+
+    #[inline]
+    fn is_pinned(&self) -> bool {
+        self.place & Self::PINNED != 0
     }
 
     fn station(&self) -> Key {
@@ -138,7 +160,8 @@ impl MacTable {
     #[inline(always)]
     pub fn learn(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
         let packed = pack(key);
-        let steady = |slot: &Slot| slot.place == Slot::place_of(origin) && now.since(Ticks(slot.seen)) <= confirm_after;
+        let is_there = |slot: &Slot| slot.place & !Slot::PINNED == Slot::place_of(origin);
+        let steady = |slot: &Slot| is_there(slot) && now.since(Ticks(slot.seen)) <= confirm_after;
         if self.last.key == packed && steady(&self.last) {
             return Learned::Known;
         }
@@ -162,6 +185,9 @@ impl MacTable {
         let slot = &mut self.buckets[bucket].0[way];
         let entry = slot.entry();
         if entry.origin != origin {
+            if entry.pinned {
+                return Learned::Pinned;
+            }
             *slot = Slot::new(key, origin, now);
             Learned::Moved(entry.origin)
         } else if now.since(entry.seen) > confirm_after {
@@ -189,8 +215,49 @@ impl MacTable {
         Learned::New
     }
 
+    /// Has `key`, if it is known, be at `origin`.
+    pub fn put_back(&mut self, key: Key, origin: Origin, now: Ticks) {
+        let key = pack(key);
+        self.last = Slot::default();
+        if let Some((bucket, way)) = self.way(self.places(key), |slot| slot.key == key) {
+            self.buckets[bucket].0[way] = Slot::new(key, origin, now);
+        }
+    }
+
+    /// Has `key` be at `origin` until it is no longer [retained](Self::retain). Neither the
+    /// capacity nor the limit of a network holds for it, and it takes the place of a learned
+    /// station where there is no other. `false` if eight pinned ones are in its way already.
+    pub fn pin(&mut self, key: Key, origin: Origin) -> bool {
+        let key = pack(key);
+        let places = self.places(key);
+        self.last = Slot::default();
+        let place = self
+            .way(places, |slot| slot.key == key)
+            .or_else(|| self.way(places, |slot| slot.key == 0))
+            .or_else(|| self.way(places, |slot| !slot.is_pinned()));
+        let Some((bucket, way)) = place else { return false };
+        let before = self.buckets[bucket].0[way];
+        if before.key != 0 && !before.is_pinned() {
+            self.uncount(&before);
+        }
+        // Seen at the end of time: it never needs to be confirmed and never expires.
+        let slot = Slot::new(key, origin, Ticks(u32::MAX));
+        self.buckets[bucket].0[way] = Slot { place: slot.place | Slot::PINNED, ..slot };
+        true
+    }
+
+    fn way(&self, places: [usize; 2], is: impl Fn(&Slot) -> bool) -> Option<(usize, usize)> {
+        places.into_iter().find_map(|bucket| self.buckets[bucket].0.iter().position(&is).map(|way| (bucket, way)))
+    }
+
+    fn uncount(&mut self, slot: &Slot) {
+        let (id, _) = slot.station();
+        self.len -= 1;
+        self.counts[id.index()] -= 1;
+    }
+
     /// Goes through the next `slots` places and frees those whose entry `expired` says so of.
-    pub fn sweep(&mut self, slots: usize, mut expired: impl FnMut(NetworkId, &Entry) -> bool) {
+    pub fn sweep(&mut self, slots: usize, mut expired: impl FnMut(NetworkId, MacAddr, &Entry) -> bool) {
         for _ in 0..slots.div_ceil(WAYS).min(self.buckets.len()) {
             let bucket = self.hand;
             self.hand = (self.hand + 1) % self.buckets.len();
@@ -199,20 +266,22 @@ impl MacTable {
     }
 
     /// Frees every place whose entry `keep` does not vouch for.
-    pub fn retain(&mut self, mut keep: impl FnMut(NetworkId, &Entry) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(NetworkId, MacAddr, &Entry) -> bool) {
         for bucket in 0..self.buckets.len() {
-            self.clear_where(bucket, &mut |id, entry| !keep(id, entry));
+            self.clear_where(bucket, &mut |id, mac, entry| !keep(id, mac, entry));
         }
     }
 
-    fn clear_where(&mut self, bucket: usize, unwanted: &mut impl FnMut(NetworkId, &Entry) -> bool) {
+    fn clear_where(&mut self, bucket: usize, unwanted: &mut impl FnMut(NetworkId, MacAddr, &Entry) -> bool) {
         self.last = Slot::default();
-        for slot in &mut self.buckets[bucket].0 {
-            let (id, _) = slot.station();
-            if slot.key != 0 && unwanted(id, &slot.entry()) {
-                *slot = Slot::default();
-                self.len -= 1;
-                self.counts[id.index()] -= 1;
+        for way in 0..WAYS {
+            let slot = self.buckets[bucket].0[way];
+            let (id, mac) = slot.station();
+            if slot.key != 0 && unwanted(id, mac, &slot.entry()) {
+                self.buckets[bucket].0[way] = Slot::default();
+                if !slot.is_pinned() {
+                    self.uncount(&slot);
+                }
             }
         }
     }
@@ -240,12 +309,12 @@ impl MacTable {
         (stations, None)
     }
 
-    /// Entries, over all networks.
+    /// Learned entries, over all networks: pinned ones do not count.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no station is known.
+    /// Whether no station was learned.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -331,7 +400,7 @@ mod tests {
         }
         assert_eq!(table.learn(key(1, 3), THERE, Ticks(0), Ticks(10), 8), Learned::Moved(HERE));
         assert_eq!(table.learn(key(2, 1), HERE, Ticks(0), Ticks(10), 8), Learned::New, "another network");
-        table.retain(|_, entry| entry.origin == THERE);
+        table.retain(|_, _, entry| entry.origin == THERE);
         assert_eq!(table.learn(key(1, 99), HERE, Ticks(0), Ticks(10), 8), Learned::New, "room again");
     }
 
@@ -350,7 +419,7 @@ mod tests {
             learn(&mut table, key(1, station), HERE);
         }
         for _ in 0..table.slots() / 8 {
-            table.sweep(8, |_, _| true);
+            table.sweep(8, |_, _, _| true);
         }
         assert_eq!(table.len(), 0);
     }
@@ -369,6 +438,37 @@ mod tests {
             from = next;
         }
         assert_eq!(seen.len(), table.len());
+    }
+
+    #[test]
+    fn a_pinned_station_takes_a_place_but_none_of_the_limit_and_never_moves() {
+        let mut table = MacTable::new(16);
+        assert_eq!(table.learn(key(1, 1), THERE, Ticks(5), Ticks(10), 1), Learned::New);
+        assert!(table.pin(key(1, 1), HERE));
+        assert_eq!(table.len(), 0, "no longer learned");
+        assert_eq!(table.learn(key(1, 1), THERE, Ticks(5), Ticks(10), 1), Learned::Pinned);
+        assert_eq!(table.learn(key(1, 1), HERE, Ticks(99), Ticks(10), 1), Learned::Known);
+        assert_eq!(table.lookup(key(1, 1)), Some(Entry { origin: HERE, seen: Ticks(u32::MAX), pinned: true }));
+        assert_eq!(table.learn(key(1, 2), THERE, Ticks(5), Ticks(10), 1), Learned::New, "the limit is for others");
+        assert!(table.pin(key(1, 3), Origin::Gateway));
+        assert_eq!(table.lookup(key(1, 3)).unwrap().origin, Origin::Gateway);
+        table.retain(|_, _, entry| !entry.pinned);
+        assert_eq!((table.len(), table.lookup(key(1, 1)), table.lookup(key(1, 3))), (1, None, None));
+    }
+
+    #[test]
+    fn pinned_stations_find_room_in_a_table_that_is_full_of_learned_ones() {
+        let mut table = MacTable::new(64);
+        for station in 0..1000 {
+            learn(&mut table, key(1, station), HERE);
+        }
+        for station in 1000..1032 {
+            assert!(table.pin(key(2, station), THERE));
+        }
+        assert!((1000..1032).all(|station| table.lookup(key(2, station)).is_some_and(|entry| entry.pinned)));
+        let (stations, _) = table.page(0, usize::MAX);
+        let learned = stations.iter().filter(|(_, _, entry)| !entry.pinned).count();
+        assert_eq!((table.len(), stations.len()), (learned, learned + 32));
     }
 
     #[derive(Clone, Debug)]
@@ -401,7 +501,7 @@ mod tests {
                     }
                     Step::Forget(network) => {
                         model.retain(|(id, _), _| id.0 != network);
-                        table.retain(|id, _| id.0 != network);
+                        table.retain(|id, _, _| id.0 != network);
                     }
                 }
                 prop_assert_eq!(table.len(), model.len());

@@ -1,8 +1,11 @@
 //! Bridges: where each station of each network is, learned from what it sends.
 
 mod mac_table;
+mod moves;
 
 pub use mac_table::{Entry, Learned, MacTable, Origin};
+
+use moves::Moves;
 
 use crate::{
     clock::{Instant, Ticks},
@@ -15,12 +18,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Bridge {
     table: MacTable,
+    moves: Moves,
 }
 
 impl Bridge {
     /// A bridge for at most `capacity` stations over all networks.
     pub fn new(capacity: usize) -> Self {
-        Self { table: MacTable::new(capacity) }
+        Self { table: MacTable::new(capacity), moves: Moves::new() }
     }
 
     /// Records that `mac` was heard from `origin`.
@@ -28,11 +32,24 @@ impl Bridge {
     /// Writes only when something changed: a new place, or the old one not confirmed for an
     /// eighth of the ageing time; a steady flow costs one lookup. A full table, or a network
     /// at its limit, does not take the newcomer, whose traffic then floods: no known station
-    /// is ever forgotten for a stranger.
+    /// is ever forgotten for a stranger. What control says beats what is heard, and a station
+    /// that moves too often is held where it was (RFC 7432 section 15.1).
     #[inline(always)]
     pub fn learn(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> Learned {
         let confirm_after = Ticks(network.ageing.saturating_mul(Ticks::PER_SECOND / 8));
-        self.table.learn((id, mac), origin, now.ticks(), confirm_after, network.mac_limit)
+        let learned = self.table.learn((id, mac), origin, now.ticks(), confirm_after, network.mac_limit);
+        if let Learned::Moved(from) = learned { self.moved(id, network, mac, from, now.ticks()) } else { learned }
+    }
+
+    #[cold]
+    fn moved(&mut self, id: NetworkId, network: &Network, mac: MacAddr, from: Origin, now: Ticks) -> Learned {
+        let learned = self.moves.count((id, mac), from, network.moves, now);
+        if let Learned::Flapping(home) = learned {
+            self.table.put_back((id, mac), home, now);
+        } else if learned == Learned::Held {
+            self.table.put_back((id, mac), from, now);
+        }
+        learned
     }
 
     /// Where `mac` is, unless it has been silent for longer than the ageing time.
@@ -49,19 +66,30 @@ impl Bridge {
     /// to [`lookup`](Self::lookup); this gives their places back.
     pub fn age(&mut self, tables: &Tables, now: Instant, slots: usize) {
         let now = now.ticks();
-        self.table
-            .sweep(slots, |id, entry| tables.network(id).is_none_or(|network| entry.is_expired(network.ageing, now)));
+        self.table.sweep(slots, |id, _, entry| {
+            tables.network(id).is_none_or(|network| entry.is_expired(network.ageing, now))
+        });
+        self.moves.expire(tables, now);
     }
 
-    /// Forgets every station that `tables` no longer has a place for: its network, port or
-    /// VTEP is gone, or is no longer part of that network.
+    /// Pins the stations that `tables` know, and forgets every one that they no longer have a
+    /// place for: its network, port or VTEP is gone, or is no longer part of that network.
     pub fn adopt(&mut self, tables: &Tables) {
-        self.table.retain(|id, entry| tables.network(id).is_some_and(|network| network.has(entry.origin)));
+        self.table.retain(|id, mac, entry| {
+            tables.network(id).is_some_and(|network| network.has(entry.origin) && entry.pinned == network.knows(mac))
+        });
+        for (id, network) in tables.networks() {
+            let gateway = network.gateway.map(|gateway| (gateway.mac, Origin::Gateway));
+            let stations = network.stations.iter().map(|(&mac, &origin)| (mac, origin));
+            for (mac, origin) in stations.filter(|&(_, origin)| network.has(origin)).chain(gateway) {
+                self.table.pin((id, mac), origin);
+            }
+        }
     }
 
     /// Forgets learned stations of one network, or of all.
     pub fn flush(&mut self, only: Option<NetworkId>) {
-        self.table.retain(|id, _| only.is_some_and(|only| only != id));
+        self.table.retain(|id, _, entry| entry.pinned || only.is_some_and(|only| only != id));
     }
 
     /// Starts fetching where `mac` would be, for a lookup soon.
@@ -75,12 +103,12 @@ impl Bridge {
         self.table.page(from, most)
     }
 
-    /// How many stations are known, over all networks.
+    /// How many stations were learned, over all networks.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Whether no station is known.
+    /// Whether no station was learned.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

@@ -81,7 +81,13 @@ impl Network {
         match origin {
             Origin::Port(port) => self.ports.contains(&port),
             Origin::Vtep(vtep) => self.peers.contains(&vtep),
+            Origin::Gateway => self.gateway.is_some(),
         }
+    }
+
+    /// Whether control says where `mac` is.
+    pub fn knows(&self, mac: MacAddr) -> bool {
+        self.stations.contains_key(&mac) || self.gateway.is_some_and(|gateway| gateway.mac == mac)
     }
 }
 

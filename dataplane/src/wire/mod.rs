@@ -4,6 +4,7 @@
 //! the [`zerocopy`] integers), so taking one from a slice is a length check and a cast.
 //! Getters give host order. Nothing in this module allocates, panics or has a table.
 
+pub mod arp;
 pub mod checksum;
 pub mod ecn;
 pub mod ethernet;
@@ -11,10 +12,12 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layers;
+pub mod nd;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
+pub use arp::Arp;
 pub use ecn::Ecn;
 pub use ethernet::{EtherType, Ethernet, MacAddr};
 pub use ipv4::Ipv4;
