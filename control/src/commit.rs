@@ -7,15 +7,17 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use vxlane_dataplane::{
+    bridge::Origin,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
     wire::MacAddr,
 };
 
-use crate::desired::{Plan, PlannedNetwork};
+use crate::desired::{Place, Plan, PlannedNetwork};
 
 /// The numbers of everything that has one.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +151,11 @@ fn open_port(interface: &str, ids: &Ids, around: &Surroundings) -> Option<(PortI
 }
 
 fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network {
+    let origin = |place: &Place| match place {
+        Place::Dst(address) => ids.vtep(*address).map(Origin::Vtep),
+        Place::Dev(interface) => ids.port(interface).filter(|port| ports.contains(port)).map(Origin::Port),
+    };
+    let stations = network.stations.iter().filter_map(|(mac, place)| Some((mac.0, origin(place)?))).collect();
     Network {
         mtu: network.mtu,
         ageing: network.ageing,
@@ -158,6 +165,7 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         suppression: network.suppression,
         ports,
         peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
+        stations: Arc::new(stations),
         ..Network::new(network.vni)
     }
 }
@@ -197,6 +205,7 @@ mod tests {
             isolation: false,
             suppression: true,
             peers: peers.to_vec(),
+            stations: vec![],
         };
         let endpoint = |&(network, interface): &(&str, &str)| PlannedEndpoint {
             network: network.to_owned(),

@@ -8,6 +8,7 @@ mod change;
 mod checks;
 mod plan;
 mod records;
+mod stations;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,6 +42,8 @@ pub struct Desired {
     pub peers: Vec<Owned<Peering>>,
     /// Attachments to them.
     pub endpoints: Vec<Owned<Endpoint>>,
+    /// Stations that never move.
+    pub stations: Vec<Owned<Station>>,
     /// By network, the address that was given out last: the next one is behind it.
     pub last_given: BTreeMap<String, Ipv4Addr>,
 }
@@ -99,6 +102,37 @@ pub struct Peering {
     pub network: String,
     /// The VTEP.
     pub address: Ipv4Addr,
+}
+
+/// A station that somebody told us of: this beats what is learned, and never moves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Station {
+    /// The network.
+    pub network: String,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Where it is.
+    #[serde(flatten)]
+    pub place: Place,
+}
+
+/// Where a station is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// Behind a VTEP that takes part in its network.
+    Dst(Ipv4Addr),
+    /// Behind an interface that is an endpoint of its network.
+    Dev(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dst(address) => write!(out, "dst {address}"),
+            Self::Dev(interface) => write!(out, "dev {interface}"),
+        }
+    }
 }
 
 /// An attachment to a network.
@@ -201,6 +235,7 @@ impl Desired {
             networks: Vec::new(),
             peers: Vec::new(),
             endpoints: Vec::new(),
+            stations: Vec::new(),
             last_given: BTreeMap::new(),
         };
         for (index, network) in config.networks.iter().enumerate() {
@@ -224,6 +259,7 @@ impl Desired {
         this.networks = merged(&self.networks, &other.networks, owner);
         this.peers = merged(&self.peers, &other.peers, owner);
         this.endpoints = merged(&self.endpoints, &other.endpoints, owner);
+        this.stations = merged(&self.stations, &other.stations, owner);
         this.last_given = if owner == Owner::Api { &other.last_given } else { &self.last_given }.clone();
         this
     }

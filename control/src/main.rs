@@ -1,12 +1,10 @@
 //! The one binary, `vxlane`: arguments in, exit code out.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{env, io, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use vxlane::{
+    api::client::ClientError,
     cli::{self, Cli, Command, RunArgs},
     run,
 };
@@ -20,6 +18,11 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let arguments: Vec<String> = env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+            if let Some(said) = cli::ambiguous(&arguments).filter(|_| error.kind() == ErrorKind::InvalidSubcommand) {
+                eprintln!("vxlane: {said}");
+                return USAGE.into();
+            }
             // There is nowhere left to say that printing failed.
             let _ = error.print();
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
@@ -51,10 +54,9 @@ fn forward(cli: &Cli, args: &RunArgs) -> anyhow::Result<()> {
 
 fn ask(cli: &Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let text = runtime.block_on(cli::answer(cli))?;
-    match io::stdout().write_all(text.as_bytes()) {
+    match runtime.block_on(cli::answer(cli, &mut io::stdout())) {
         // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        Err(ClientError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        answered => Ok(answered?),
     }
 }

@@ -49,7 +49,8 @@ fn endpoints_of_one_host_reach_each_other_and_interfaces_are_left_as_found() {
     assert_eq!(home.json("network ls")[0]["endpoints"], json!(["p0", "p1"]));
     assert_eq!(home.json("endpoint ls")[1]["vni"], 5000);
     let stations = home.json("fdb show --network blue");
-    let devices: Vec<_> = stations.as_array().unwrap().iter().map(|station| station["dev"].as_str().unwrap()).collect();
+    let devices: Vec<_> =
+        stations.as_array().unwrap().iter().map(|station| station["ifname"].as_str().unwrap()).collect();
     assert_eq!((devices.contains(&"p0"), devices.contains(&"p1"), devices.len()), (true, true, 2));
     let stats = home.json("stats");
     assert_eq!(stats["imbalance"], 0);

@@ -6,9 +6,14 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, task::JoinSet};
 
 use super::types::ApiError;
 
@@ -35,6 +40,9 @@ pub enum ClientError {
     /// The request cannot be written as JSON.
     #[error("writing the request")]
     Body(#[source] serde_json::Error),
+    /// What was answered cannot be printed.
+    #[error("printing")]
+    Print(#[source] io::Error),
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(ApiError),
@@ -48,29 +56,66 @@ pub enum ClientError {
     },
 }
 
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct Answer {
+    body: Incoming,
+    /// The conversation goes on in here, and ends with this.
+    _connection: JoinSet<()>,
+}
+
+impl Answer {
+    /// The next part of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// [`ClientError::Http`]
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn whole(self) -> Result<Bytes, ClientError> {
+        Ok(self.body.collect().await?.to_bytes())
+    }
+}
+
 /// Sends the daemon at `socket` a request with a body that is JSON or empty; so is the answer.
 ///
 /// # Errors
 /// [`ClientError::NoDaemon`] if nobody listens, [`ClientError::Refused`] if the daemon said no.
 pub async fn send(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    open(socket, method, path, body).await?.whole().await
+}
+
+/// Like [`send`], for answers that are read as they come.
+///
+/// # Errors
+/// As [`send`].
+pub async fn open(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&source.kind());
         let socket = socket.to_owned();
         if nobody { ClientError::NoDaemon(socket) } else { ClientError::Connect { socket, source } }
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its errors come out of the request that they break.
-    let connection = tokio::spawn(connection);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        // Its errors come out of the request that they break.
+        let _ = connection.await;
+    });
     let request = Request::builder().method(method).uri(path).header(header::HOST, "vxlane");
     let request = request.header(header::CONTENT_TYPE, "application/json").body(Full::new(body))?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
+    let answer = Answer { body: answer.into_body(), _connection: task };
     if status.is_success() {
-        return Ok(body);
+        return Ok(answer);
     }
-    match serde_json::from_slice(&body) {
+    match serde_json::from_slice(&answer.whole().await?) {
         Ok(error) => Err(ClientError::Refused(error)),
         Err(source) => Err(ClientError::Answer { status, source }),
     }

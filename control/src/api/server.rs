@@ -93,7 +93,10 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::peers::list))
         .routes(routes!(routes::peers::add))
         .routes(routes!(routes::peers::remove))
-        .routes(routes!(routes::stations))
+        .routes(routes!(routes::stations::list, routes::stations::flush))
+        .routes(routes!(routes::stations::add))
+        .routes(routes!(routes::stations::remove))
+        .routes(routes!(routes::events))
 }
 
 /// The description of the API, as `docs/openapi.json` has it.

@@ -2,26 +2,32 @@
 
 pub mod columns;
 mod endpoint;
+mod events;
 mod fdb;
 pub mod generate;
 mod network;
 mod peer;
+mod shortened;
 mod stats;
 mod status;
 
 use std::{
     fmt::Display,
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, Subcommand};
-use hyper::{Method, body::Bytes};
+use hyper::{Method, StatusCode, body::Bytes};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use endpoint::EndpointCommand;
-pub use fdb::FdbCommand;
+pub use events::EventsArgs;
+pub use fdb::{AddArgs, FdbCommand};
 pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
 pub use peer::{PeerArgs, PeerCommand};
+pub use shortened::ambiguous;
+pub use stats::StatsArgs;
 
 use crate::{
     api::client::{self, ClientError},
@@ -51,9 +57,11 @@ pub enum Command {
     /// The daemon, its ports and its peers
     Status,
     /// Counters
-    Stats,
+    Stats(StatsArgs),
     /// Why frames were dropped
     Drops,
+    /// What happened lately
+    Events(EventsArgs),
     /// Who is where
     #[command(infer_subcommands = true)]
     Fdb {
@@ -102,25 +110,38 @@ pub struct RunArgs {
     pub log: String,
 }
 
-/// Has the daemon answer `cli`, and returns what to print.
+/// Where answers are printed.
+pub type Output<'a> = &'a mut dyn Write;
+
+/// Has the daemon answer `cli`, and prints that.
 ///
 /// # Errors
 /// [`ClientError`], if it does not or says no.
-pub async fn answer(cli: &Cli) -> Result<String, ClientError> {
+pub async fn answer(cli: &Cli, out: Output<'_>) -> Result<(), ClientError> {
     let ask = Question { cli };
-    match &cli.command {
+    let text = match &cli.command {
         // Main does these itself and does not come here with them.
-        Command::Run(_) | Command::Generate { .. } => Ok(String::new()),
-        Command::Status => ask.show("/v1/status", status::render).await,
-        Command::Stats => ask.show("/v1/stats", stats::render).await,
-        Command::Drops => ask.show("/v1/stats", stats::render_drops).await,
-        Command::Network { command } => network::answer(&ask, command.as_ref().unwrap_or(&NetworkCommand::Ls)).await,
-        Command::Endpoint { command } => endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await,
-        Command::Peer { command } => peer::answer(&ask, command.as_ref().unwrap_or(&PeerCommand::Ls)).await,
-        Command::Fdb { command } => {
-            fdb::answer(&ask, command.as_ref().unwrap_or(&FdbCommand::Show { network: None })).await
+        Command::Run(_) | Command::Generate { .. } => String::new(),
+        Command::Events(args) => return events::answer(&ask, args, out).await,
+        Command::Stats(args) => return stats::answer(&ask, args, out).await,
+        Command::Status => ask.show("/v1/status", status::render).await?,
+        Command::Drops => ask.show("/v1/stats", stats::render_drops).await?,
+        Command::Network { command } => network::answer(&ask, command.as_ref().unwrap_or(&NetworkCommand::Ls)).await?,
+        Command::Endpoint { command } => {
+            endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await?
         }
-    }
+        Command::Peer { command } => peer::answer(&ask, command.as_ref().unwrap_or(&PeerCommand::Ls)).await?,
+        Command::Fdb { command } => {
+            let show = FdbCommand::Show { network: None, statistics: false };
+            fdb::answer(&ask, command.as_ref().unwrap_or(&show)).await?
+        }
+    };
+    print(out, &text)
+}
+
+/// Prints `text` now.
+fn print(out: Output<'_>, text: &str) -> Result<(), ClientError> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ClientError::Print)
 }
 
 /// What the command line wants to know from the daemon.
@@ -147,6 +168,12 @@ impl Question<'_> {
         self.render(&self.send(Method::GET, path, Bytes::new()).await?, render)
     }
 
+    /// The answer to `path`.
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.send(Method::GET, path, Bytes::new()).await?;
+        serde_json::from_slice(&body).map_err(|source| ClientError::Answer { status: StatusCode::OK, source })
+    }
+
     /// Asks for what `request` says, and shows the answer like [`show`](Self::show).
     async fn post<T: DeserializeOwned>(
         &self,
@@ -165,18 +192,30 @@ impl Question<'_> {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
-        let socket = self.cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET));
-        client::send(socket, method, path, body).await
+        client::send(self.socket(), method, path, body).await
+    }
+
+    async fn open(&self, method: Method, path: &str, body: Bytes) -> Result<client::Answer, ClientError> {
+        client::open(self.socket(), method, path, body).await
+    }
+
+    fn socket(&self) -> &Path {
+        self.cli.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
     }
 
     fn render<T: DeserializeOwned>(&self, body: &Bytes, render: impl Fn(&T) -> String) -> Result<String, ClientError> {
-        let answer = |source| ClientError::Answer { status: hyper::StatusCode::OK, source };
+        let answer = |source| ClientError::Answer { status: StatusCode::OK, source };
         if self.cli.json {
             let value: serde_json::Value = serde_json::from_slice(body).map_err(answer)?;
             return Ok(format!("{value}\n"));
         }
         Ok(render(&serde_json::from_slice(body).map_err(answer)?))
     }
+}
+
+/// A line of JSON.
+fn json(item: &impl Serialize) -> Result<String, ClientError> {
+    serde_json::to_string(item).map(|text| text + "\n").map_err(ClientError::Body)
 }
 
 /// In one cell of a table.
@@ -198,8 +237,7 @@ mod tests {
     #[test]
     fn commands_can_be_shortened_while_they_are_unique() {
         let cli = Cli::try_parse_from(["vxlane", "f", "s", "--network", "blue"]).unwrap();
-        assert!(matches!(cli.command, Command::Fdb { command: Some(FdbCommand::Show { network: Some(_) }) }));
-        assert!(Cli::try_parse_from(["vxlane", "sta"]).is_err(), "status or stats");
+        assert!(matches!(cli.command, Command::Fdb { command: Some(FdbCommand::Show { network: Some(_), .. }) }));
         let cli = Cli::try_parse_from(["vxlane", "net", "ls", "--json", "--socket", "x"]).unwrap();
         assert!(cli.json && cli.socket == Some("x".into()));
     }

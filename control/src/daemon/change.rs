@@ -161,7 +161,7 @@ impl Daemon {
     }
 
     /// Makes `next` what is desired and done.
-    fn change(&mut self, next: Desired, place: &str) -> Result<(), ChangeError> {
+    pub(super) fn change(&mut self, next: Desired, place: &str) -> Result<(), ChangeError> {
         let plan = self.validated(&next, place)?;
         self.adopt(next, plan, &[])
     }
@@ -181,6 +181,7 @@ impl Daemon {
         } else {
             self.save(&next, notes)?;
         }
+        self.events.tell_difference(&self.desired, &next);
         self.desired = next;
         Ok(())
     }

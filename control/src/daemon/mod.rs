@@ -9,6 +9,7 @@ mod ports;
 mod reconcile;
 mod report;
 mod saved;
+mod stations;
 
 use std::{collections::HashMap, fmt, io, sync::Arc, time::Instant};
 
@@ -22,13 +23,15 @@ use vxlane_dataplane::{
 
 pub use change::ChangeError;
 pub use reconcile::Look;
-pub use report::{FdbError, NoSuchEndpoint, NoSuchNetwork};
+pub use report::{NoSuchEndpoint, NoSuchNetwork};
 pub use saved::{RestoreError, restore};
+pub use stations::FdbError;
 
 use crate::{
     causes::chain,
     commit::{Exhausted, Ids, Surroundings},
     desired::{Desired, Host, Owner, Plan},
+    events::Events,
     host,
     store::Store,
 };
@@ -54,6 +57,7 @@ pub struct Daemon {
     published: Surroundings,
     /// Why interfaces that wait could not be opened, as told last.
     complaints: HashMap<String, String>,
+    events: Events,
     started: Instant,
 }
 
@@ -103,7 +107,7 @@ impl Daemon {
         let engine = Engine::start(&config, &Arc::new(tables)).map_err(StartError::Workers)?;
         let published = Surroundings { uplink_mac: uplink.mac, next_hops: [].into(), owners: [].into() };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
-        let complaints = HashMap::new();
+        let (complaints, events) = (HashMap::new(), Events::default());
         let mut this = Self {
             steer,
             engine,
@@ -117,6 +121,7 @@ impl Daemon {
             next_hops,
             published,
             complaints,
+            events,
             started,
         };
         this.open_all()?;
@@ -130,6 +135,11 @@ impl Daemon {
     /// Whether the workers make progress.
     pub fn pulse(&self) -> Pulse {
         self.engine.pulse()
+    }
+
+    /// What happens from now on, and what happened lately.
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Opens the uplink and the endpoints. One of an earlier life whose interface cannot be had

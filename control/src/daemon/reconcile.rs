@@ -7,6 +7,7 @@ use vxlane_dataplane::attach::Role;
 
 use super::{Daemon, StartError, next_hops::Uplink, ports::OpenPort};
 use crate::{
+    api::types::events::What,
     causes::chain,
     config::XdpChoice,
     desired::{Device, Plan},
@@ -32,7 +33,10 @@ impl Daemon {
         let lost = self.take_lost(look);
         if !lost.is_empty() {
             self.publish()?;
-            lost.iter().for_each(|port| self.close(port));
+            for port in &lost {
+                self.close(port);
+                self.events.tell(What::LinkDown { interface: port.interface.clone() });
+            }
         }
         if look == Look::Thorough {
             self.follow_mtu()?;
@@ -42,8 +46,9 @@ impl Daemon {
             self.publish()?;
         }
         for port in &new {
-            if let Err(error) = self.serve(port) {
-                tracing::warn!(interface = port.interface, error = chain(&error), "not served");
+            match self.serve(port) {
+                Ok(()) => self.events.tell(What::LinkUp { interface: port.interface.clone() }),
+                Err(error) => tracing::warn!(interface = port.interface, error = chain(&error), "not served"),
             }
         }
         Ok(())

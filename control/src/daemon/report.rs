@@ -1,30 +1,25 @@
 //! What the daemon tells of itself, in the words of the API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use vxlane_dataplane::{
     attach,
-    bridge::{Entry, Origin},
     engine::WorkerGone,
-    ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
+    ids::{PortId, QueueId, WorkerId},
     port::Census,
     stats::Counters,
-    wire::MacAddr,
     worker::Report,
 };
 
 use super::{Daemon, StartError, ports::OpenPort};
 use crate::{
     api::types::{
-        self, Endpoint, EndpointState, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Station,
-        StationState, Stats, Status, SteerStats, Underlay, Worker,
+        self, Endpoint, EndpointState, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Stats,
+        Status, SteerStats, Underlay, Worker,
     },
     desired::{Owner, PlannedEndpoint, PlannedNetwork},
     netlink::NextHop,
 };
-
-/// Stations that one errand reads: some microseconds, so that packets do not notice.
-const PAGE: usize = 1024;
 
 /// There is no network of that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +35,6 @@ pub struct NoSuchEndpoint {
     /// Of this name.
     pub name: String,
 }
-
-type Stations = HashMap<(NetworkId, MacAddr), Entry>;
 
 impl Daemon {
     /// Everything at a glance.
@@ -143,27 +136,6 @@ impl Daemon {
         networks.into_iter().map(peer).collect()
     }
 
-    /// Every station that some worker knows, of one network or of all. Where workers differ the
-    /// one that heard of the station last is right.
-    ///
-    /// # Errors
-    /// [`FdbError`]
-    pub fn stations(&self, only: Option<&str>) -> Result<Vec<Station>, FdbError> {
-        let only = match only {
-            Some(name) => Some(self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()))?),
-            None => None,
-        };
-        let mut stations = Stations::new();
-        for worker in self.engine.workers() {
-            self.read_stations(worker, &mut stations)?;
-        }
-        let wanted = stations.iter().filter(|((network, _), _)| only.is_none_or(|only| only == *network));
-        let mut told: Vec<Station> =
-            wanted.filter_map(|(&(network, mac), entry)| self.station(network, mac, entry)).collect();
-        told.sort_by(|a, b| (&a.network, &a.mac).cmp(&(&b.network, &b.mac)));
-        Ok(told)
-    }
-
     /// Counters of all workers together.
     ///
     /// # Errors
@@ -192,44 +164,7 @@ impl Daemon {
         self.engine.workers().map(|id| Ok((id, self.engine.ask(id, |worker| worker.report())?))).collect()
     }
 
-    fn read_stations(&self, worker: WorkerId, stations: &mut Stations) -> Result<(), WorkerGone> {
-        let mut from = Some(0);
-        while let Some(start) = from {
-            let (page, next) = self.engine.ask(worker, move |worker| worker.pipeline.bridge.stations(start, PAGE))?;
-            for (network, mac, entry) in page {
-                let known = stations.entry((network, mac)).or_insert(entry);
-                if entry.seen > known.seen {
-                    *known = entry;
-                }
-            }
-            from = next;
-        }
-        Ok(())
-    }
-
-    /// `None` if the station has expired, or its network or place is being taken away.
-    fn station(&self, network: NetworkId, mac: MacAddr, entry: &Entry) -> Option<Station> {
-        let name = |planned: &&PlannedNetwork| self.ids.network(&planned.name) == Some(network);
-        let network = self.plan.networks.iter().find(name)?;
-        let now = self.engine.now().ticks();
-        if entry.is_expired(network.ageing, now) {
-            return None;
-        }
-        let age = now.since(entry.seen).to_duration().as_secs();
-        let (dst, dev, state) = match entry.origin {
-            Origin::Vtep(vtep) => (Some(self.vtep_address(vtep)?), None, StationState::Learned),
-            Origin::Port(port) => (None, Some(self.interface(port)?), StationState::Local),
-            Origin::Gateway => return None,
-        };
-        Some(Station { mac: mac.to_string(), network: network.name.clone(), dst, dev, state, age })
-    }
-
-    fn vtep_address(&self, vtep: VtepId) -> Option<std::net::Ipv4Addr> {
-        let mut peers = self.plan.networks.iter().flat_map(|network| &network.peers).copied();
-        peers.find(|&peer| self.ids.vtep(peer) == Some(vtep))
-    }
-
-    fn interface(&self, port: PortId) -> Option<String> {
+    pub(super) fn interface(&self, port: PortId) -> Option<String> {
         self.ports.iter().find(|open| open.id == port).map(|open| open.interface.clone())
     }
 
@@ -299,17 +234,6 @@ impl Daemon {
         });
         queues.collect()
     }
-}
-
-/// Why stations cannot be told.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FdbError {
-    /// Stations of which network?
-    #[error(transparent)]
-    NoSuchNetwork(#[from] NoSuchNetwork),
-    /// A worker has ended.
-    #[error(transparent)]
-    Gone(#[from] WorkerGone),
 }
 
 fn owner_told(owner: Owner) -> types::Owner {

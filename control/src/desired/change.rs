@@ -13,7 +13,7 @@ use std::{
 use vxlane_dataplane::wire::{MacAddr, Vni};
 
 use super::{
-    Desired, Endpoint, Network, Owned, Owner, Peering, Problem, Veth,
+    Desired, Endpoint, Network, Owned, Owner, Peering, Place, Problem, Veth,
     records::{endpoint_place, network_place, peer_place},
 };
 use crate::{
@@ -135,6 +135,7 @@ impl Desired {
         }
         self.networks.retain(|network| network.item.name != name);
         self.peers.retain(|peering| peering.item.network != name);
+        self.stations.retain(|station| station.item.network != name);
         self.last_given.remove(name);
         Ok(())
     }
@@ -204,6 +205,7 @@ impl Desired {
         }
         let endpoint = endpoint.item.clone();
         self.endpoints.retain(|other| other.item != endpoint);
+        self.forget_place(network, &Place::Dev(endpoint.interface.clone()));
         Ok(endpoint)
     }
 
@@ -233,12 +235,13 @@ impl Desired {
             Owner::File => Err(Refused::OwnedByFile { what: "peer", name: name() }),
             Owner::Api => {
                 self.peers.retain(|peer| peer.item != peering);
+                self.forget_place(network, &Place::Dst(address));
                 Ok(())
             }
         }
     }
 
-    fn known_network(&self, name: &str) -> Result<&Owned<Network>, Refused> {
+    pub(super) fn known_network(&self, name: &str) -> Result<&Owned<Network>, Refused> {
         self.network(name).ok_or_else(|| Refused::NotFound { what: "network", name: name.to_owned() })
     }
 }
@@ -266,7 +269,7 @@ fn same<T: PartialEq + Display>(asked: Option<T>, has: Option<T>, field: &str, w
     Err(Refused::Conflict(Problem::new(field, shown(asked), reason)))
 }
 
-fn invalid(field: &str, value: impl Display, reason: impl Into<String>) -> Refused {
+pub(super) fn invalid(field: &str, value: impl Display, reason: impl Into<String>) -> Refused {
     Refused::Invalid(vec![Problem::new(field, value, reason)])
 }
 

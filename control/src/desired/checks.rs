@@ -1,6 +1,7 @@
 //! The rules that a request must keep, one function each.
 
 mod endpoints;
+mod stations;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -73,6 +74,7 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     })
     .for_each(|problem| found.push(problem));
     endpoints::check(desired, host, news, &mut found);
+    stations::check(desired, news, &mut found);
     found
 }
 

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::wire::Vni;
 
-use super::{Desired, Endpoint, Host, Network, Owned, Problem, checks};
-use crate::config::XdpChoice;
+use super::{Desired, Endpoint, Host, Network, Owned, Place, Problem, checks};
+use crate::{config::XdpChoice, mac::Mac};
 
 /// What will be done: all defaults filled in, all names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct PlannedNetwork {
     pub suppression: bool,
     /// VTEPs to flood to and to learn from.
     pub peers: Vec<Ipv4Addr>,
+    /// Stations that never move, as far as the place of each is there.
+    pub stations: Vec<(Mac, Place)>,
 }
 
 /// An attachment that can be.
@@ -100,6 +102,7 @@ impl Desired {
             isolation,
             suppression,
             peers: self.peers_of(name).collect(),
+            stations: self.stations_of(name),
         })
     }
 }

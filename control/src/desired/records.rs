@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Desired, Endpoint, Network, Owned, Owner, Peering};
+use super::{Desired, Endpoint, Network, Owned, Owner, Peering, Station};
 
 /// Records by key. Keys begin with the kind of the thing and name it: `network/blue`.
 pub type Records = BTreeMap<String, String>;
@@ -32,6 +32,9 @@ impl Desired {
         for Owned { item, .. } in ours(&self.endpoints) {
             put(&mut records, format!("endpoint/{}/{}", item.network, item.name), item);
         }
+        for Owned { item, .. } in ours(&self.stations) {
+            put(&mut records, format!("station/{}/{}", item.network, item.mac), item);
+        }
         for (network, address) in &self.last_given {
             put(&mut records, format!("last-given/{network}"), address);
         }
@@ -58,6 +61,10 @@ impl Desired {
                     let endpoint: Endpoint = get(key, value)?;
                     self.endpoints.push(Owned::by_api(endpoint_place(&endpoint.name), endpoint));
                 }
+                "station" => {
+                    let station: Station = get(key, value)?;
+                    self.stations.push(Owned::by_api(station_place(&station), station));
+                }
                 "last-given" => {
                     let address: Ipv4Addr = get(key, value)?;
                     self.last_given.insert(name.to_owned(), address);
@@ -79,6 +86,10 @@ pub(super) fn peer_place(peering: &Peering) -> String {
 
 pub(super) fn endpoint_place(name: &str) -> String {
     format!("endpoint[{name}]")
+}
+
+pub(super) fn station_place(station: &Station) -> String {
+    format!("fdb[{}]", station.mac)
 }
 
 fn ours<T>(items: &[Owned<T>]) -> impl Iterator<Item = &Owned<T>> {

@@ -8,6 +8,7 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub mod events;
 pub mod requests;
 
 /// `GET /v1/status`
@@ -217,14 +218,26 @@ pub struct Endpoint {
     pub ring: u32,
 }
 
-/// How a station is known.
+/// How a station is known, in the words of `bridge -j fdb show`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum StationState {
+    /// From what it sent.
+    #[serde(rename = "")]
+    Learned,
+    /// Somebody told us.
+    #[serde(rename = "static")]
+    Static,
+}
+
+/// On which side of a network a station is, in the words of `bridge -j fdb show`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum StationState {
-    /// It sent a frame on a port of this host.
-    Local,
-    /// It sent a frame through a tunnel.
-    Learned,
+pub enum StationFlag {
+    /// Behind a tunnel.
+    #[serde(rename = "self")]
+    Tunnel,
+    /// Behind a port of this host.
+    Master,
 }
 
 /// An element of `GET /v1/fdb`: a station, and where it is.
@@ -234,17 +247,22 @@ pub struct Station {
     pub mac: String,
     /// Its network.
     pub network: String,
+    /// The network's identifier on the wire.
+    pub vni: u32,
     /// The VTEP it is behind, unless it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub dst: Option<Ipv4Addr>,
-    /// The local port it is behind, if it is here.
+    /// The local interface it is behind, if it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub dev: Option<String>,
+    pub ifname: Option<String>,
+    /// Which side it is on.
+    pub flags: Vec<StationFlag>,
     /// How it is known.
     pub state: StationState,
-    /// Seconds since that was last confirmed.
-    pub age: u64,
+    /// Seconds since it was last heard from; none of one that is static.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub used: Option<u64>,
 }
 
 /// `GET /v1/stats`: totals since the start, in frames unless a name says otherwise.
@@ -274,7 +292,7 @@ pub struct Stats {
 }
 
 /// One port's share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortStats {
     /// The device.
     pub interface: String,

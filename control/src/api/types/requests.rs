@@ -79,6 +79,23 @@ pub struct EndpointRequest {
     pub xdp: XdpChoice,
 }
 
+/// `POST /v1/networks/{network}/fdb`: a station that shall be known at a place. Either `dst` or
+/// `dev` is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StationRequest {
+    /// Its Ethernet address.
+    #[schema(value_type = String, example = "02:00:00:00:00:0b")]
+    pub mac: Mac,
+    /// The VTEP that it is behind: a peer of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub dst: Option<Ipv4Addr>,
+    /// The interface that it is behind: one of an endpoint of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+}
+
 /// `POST /v1/networks/{network}/peers`: a VTEP that shall take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
