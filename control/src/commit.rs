@@ -10,14 +10,18 @@ use std::{
     sync::Arc,
 };
 
+use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     bridge::Origin,
     ids::{NetworkId, PortId, VtepId, WorkerId},
-    tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
+    tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
     wire::MacAddr,
 };
 
-use crate::desired::{Place, Plan, PlannedNetwork};
+use crate::{
+    config::NatChoice,
+    desired::{Place, Plan, PlannedNetwork},
+};
 
 /// The numbers of everything that has one.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +117,17 @@ pub struct Surroundings {
     /// Every port that is open, with the worker that sends on it when another one has a frame
     /// for it.
     pub owners: BTreeMap<PortId, WorkerId>,
+    /// How packets leave the overlay, if they do.
+    pub ways: Option<Ways>,
+}
+
+/// The host's own way to everybody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Its routes; of two for one prefix the first counts.
+    pub routes: Vec<(Ipv4Network, Route)>,
+    /// Its neighbours on the uplink.
+    pub neighbours: BTreeMap<Ipv4Addr, MacAddr>,
 }
 
 /// The tables of `plan`. What has no number in `ids` is left out, and so are ports that are not
@@ -127,6 +142,11 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
                 let next_hop = around.next_hops.get(&address).copied();
                 tables.set_vtep(id, Vtep::new(local, address, uplink, around.uplink_mac, next_hop));
             }
+        }
+        if let Some(Ways { routes, neighbours }) = &around.ways {
+            let neighbours = neighbours.iter().map(|(&address, &mac)| (address, mac));
+            let outside = Outside::new(uplink, around.uplink_mac, routes.iter().copied(), neighbours);
+            tables.set_outside(Arc::new(outside));
         }
     }
     for network in &plan.networks {
@@ -161,6 +181,8 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         ageing: network.ageing,
         mac_limit: network.mac_limit,
         internal: network.internal,
+        masquerade: network.nat == NatChoice::Masquerade,
+        gateway: gateway_of(network),
         isolation: network.isolation,
         suppression: network.suppression,
         ports,
@@ -168,6 +190,12 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         stations: Arc::new(stations),
         ..Network::new(network.vni)
     }
+}
+
+/// The router of `network`, if it has one.
+fn gateway_of(network: &PlannedNetwork) -> Option<Gateway> {
+    let (subnet, gateway) = (network.subnet?, network.gateway?);
+    Some(Gateway::new(network.vni, Some(Ipv4Network::new(gateway, subnet.prefix()).ok()?), None))
 }
 
 /// Workers for `queues` queues: each goes to the one that has the fewest, whose number in
@@ -199,6 +227,7 @@ mod tests {
             subnet: None,
             gateway: None,
             internal: false,
+            nat: NatChoice::None,
             mtu: 1450,
             ageing: 300,
             mac_limit: 100,
@@ -225,6 +254,7 @@ mod tests {
             cpus: vec![],
             stations: 100,
             ring: 1024,
+            nat: vxlane_dataplane::nat::NatConfig::new(vec![LOCAL], Default::default()),
             networks: networks.iter().map(network).collect(),
             endpoints: endpoints.iter().map(endpoint).collect(),
         }
@@ -235,6 +265,7 @@ mod tests {
             uplink_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
             owners: (0..16).map(|port| (PortId(port), WorkerId(0))).collect(),
+            ways: None,
         }
     }
 

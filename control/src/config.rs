@@ -1,5 +1,7 @@
 //! The configuration file: its keys, its defaults, and errors that name file and line.
 
+mod nat;
+
 use std::{
     fmt,
     net::Ipv4Addr,
@@ -15,6 +17,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 use utoipa::ToSchema;
+
+pub use nat::{FilteringChoice, Nat, NatChoice, Timeouts};
 
 use crate::{
     desired::{Desired, Problem},
@@ -33,6 +37,9 @@ pub struct Config {
     /// The daemon itself.
     #[serde(default)]
     pub control: Control,
+    /// Ways out of the overlay.
+    #[serde(default)]
+    pub nat: Nat,
     /// Overlay networks.
     #[serde(default, rename = "network")]
     pub networks: Vec<Network>,
@@ -131,6 +138,8 @@ pub struct Network {
     /// Whether there is no way out.
     #[serde(default)]
     pub internal: bool,
+    /// How packets leave it: with the host's address where there is a gateway, when not given.
+    pub nat: Option<NatChoice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     pub mtu: Option<u32>,
     /// VTEPs to flood to and to learn from.
@@ -374,7 +383,7 @@ mod tests {
         );
         check(
             "[underlay]\ninterface = \"uA\"\n[daemon]\nx = 1\n",
-            "v.toml:3: unknown key `daemon` in [underlay]; expected one of `underlay`, `dataplane`, `control`, `network`, `endpoint`",
+            "v.toml:3: unknown key `daemon` in [underlay]; expected one of `underlay`, `dataplane`, `control`, `nat`, `network`, `endpoint`",
         );
     }
 

@@ -25,7 +25,7 @@ pub use plan::{Plan, PlannedEndpoint, PlannedNetwork};
 pub use records::{BadRecord, Records};
 
 use crate::{
-    config::{Config, Dataplane, Underlay, XdpChoice},
+    config::{self, Config, Dataplane, NatChoice, Underlay, XdpChoice},
     mac::Mac,
 };
 
@@ -36,6 +36,8 @@ pub struct Desired {
     pub underlay: Underlay,
     /// The workers.
     pub dataplane: Dataplane,
+    /// Ways out.
+    pub nat: config::Nat,
     /// Overlay networks.
     pub networks: Vec<Owned<Network>>,
     /// VTEPs that take part in them.
@@ -81,6 +83,9 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// Whether there is no way out.
     pub internal: bool,
+    /// How packets leave it: with the host's address where there is a gateway, when not given.
+    #[serde(default)]
+    pub nat: Option<NatChoice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     pub mtu: Option<u32>,
     /// Seconds after which a silent station is forgotten.
@@ -209,6 +214,16 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Network {
+    /// How its packets leave it.
+    pub fn way_out(&self) -> NatChoice {
+        match self.nat {
+            Some(NatChoice::Masquerade) | None if self.gateway.is_some() && !self.internal => NatChoice::Masquerade,
+            Some(_) | None => NatChoice::None,
+        }
+    }
+}
+
 impl<T> Owned<T> {
     /// A thing that the file asks for at `place`.
     fn by_file(place: String, item: T) -> Self {
@@ -232,6 +247,7 @@ impl Desired {
         let mut this = Self {
             underlay: config.underlay.clone(),
             dataplane: config.dataplane.clone(),
+            nat: config.nat.clone(),
             networks: Vec::new(),
             peers: Vec::new(),
             endpoints: Vec::new(),
@@ -336,8 +352,8 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
         let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
-        let crate::config::Network { ageing, mac_limit, isolation, suppression, .. } = *network;
-        Self { name, vni, subnet, gateway, internal, mtu, ageing, mac_limit, isolation, suppression }
+        let crate::config::Network { nat, ageing, mac_limit, isolation, suppression, .. } = *network;
+        Self { name, vni, subnet, gateway, internal, nat, mtu, ageing, mac_limit, isolation, suppression }
     }
 }
 

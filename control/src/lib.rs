@@ -19,4 +19,5 @@ pub mod mac;
 pub mod netlink;
 pub mod notify;
 pub mod run;
+pub mod sockets;
 pub mod store;

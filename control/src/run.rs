@@ -160,10 +160,12 @@ impl Signals {
 /// Keeps ports and tables true to what the kernel knows. Ends only with an error.
 async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
     let mut tick = interval(LOOK);
+    let bell = daemon.lock().bell();
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let look = tokio::select! {
             _ = tick.tick() => Look::Brief,
+            () = bell.notified() => Look::Brief,
             changed = watch.changed() => {
                 let links = changed.map_err(RunError::Events)?;
                 sleep(GATHER).await;

@@ -32,6 +32,27 @@ pub enum Breath {
     Idle,
 }
 
+/// How a worker calls control.
+#[derive(Clone)]
+pub struct Bell(Arc<dyn Fn() + Send + Sync>);
+
+impl Bell {
+    /// A bell that calls `ring`, which must not wait.
+    pub fn new(ring: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ring))
+    }
+
+    fn ring(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for Bell {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Bell")
+    }
+}
+
 /// One worker's share of the dataplane.
 #[derive(Debug)]
 pub struct Worker<R, T> {
@@ -43,6 +64,7 @@ pub struct Worker<R, T> {
     registry: Option<Registry>,
     /// Where events go; until there is such a place they stay in the pipeline.
     events: Option<Arc<EventQueue>>,
+    bell: Option<Bell>,
 }
 
 /// Events on their way to control.
@@ -91,12 +113,19 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             exits: Exits::new(me, mail),
             registry: None,
             events: None,
+            bell: None,
         }
     }
 
     /// Has events passed on through `events`; those that find it full are lost.
     pub(crate) fn tell_through(&mut self, events: Arc<EventQueue>) {
         self.events = Some(events);
+    }
+
+    /// Has `bell` rung whenever a packet waits for what control alone can find out; at most ten
+    /// times a second.
+    pub fn ring_with(&mut self, bell: Bell) {
+        self.bell = Some(bell);
     }
 
     /// Has the descriptors of ports watched through `registry`, now and from now on.
@@ -255,6 +284,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     pub fn tick(&mut self, now: Instant) {
         let slots = self.pipeline.bridge.slots().div_ceil(64);
         self.pipeline.bridge.age(&self.tables, now, slots);
+        if let Some(bell) = self.bell.as_ref().filter(|_| !self.pipeline.router.wanted.is_empty()) {
+            bell.ring();
+        }
         if let Some(nat) = &mut self.pipeline.router.nat {
             nat.expire(now);
             self.send_released(now);

@@ -37,5 +37,6 @@ pub mod rig;
 pub mod sim;
 pub mod soak;
 pub mod traffic;
+pub mod ways_out;
 
 pub use error::LabError;

@@ -10,7 +10,7 @@ use vxlane_dataplane::engine::WorkerGone;
 use super::types::{ApiError, Problem};
 use crate::{
     causes::chain,
-    daemon::{ChangeError, FdbError, NoSuchEndpoint, NoSuchNetwork, StartError},
+    daemon::{ChangeError, FdbError, NatError, NoSuchEndpoint, NoSuchNetwork, StartError},
     desired::{self, Refused},
     netlink::PairError,
 };
@@ -104,6 +104,15 @@ impl From<FdbError> for Refusal {
         match error {
             FdbError::NoSuchNetwork(error) => error.into(),
             FdbError::Gone(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<NatError> for Refusal {
+    fn from(error: NatError) -> Self {
+        match error {
+            NatError::NoSuchNetwork(error) => error.into(),
+            NatError::Gone(_) => Self::internal(&error),
         }
     }
 }

@@ -97,6 +97,8 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::stations::add))
         .routes(routes!(routes::stations::remove))
         .routes(routes!(routes::events))
+        .routes(routes!(routes::nat::show))
+        .routes(routes!(routes::nat::flush))
 }
 
 /// The description of the API, as `docs/openapi.json` has it.

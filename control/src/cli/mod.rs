@@ -5,6 +5,7 @@ mod endpoint;
 mod events;
 mod fdb;
 pub mod generate;
+mod nat;
 mod network;
 mod peer;
 mod shortened;
@@ -24,6 +25,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use endpoint::EndpointCommand;
 pub use events::EventsArgs;
 pub use fdb::{AddArgs, FdbCommand};
+pub use nat::NatCommand;
 pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
 pub use peer::{PeerArgs, PeerCommand};
 pub use shortened::ambiguous;
@@ -83,6 +85,13 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<EndpointCommand>,
     },
+    /// The way out of the overlay
+    #[command(infer_subcommands = true)]
+    Nat {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Option<NatCommand>,
+    },
     /// Remote VTEPs
     #[command(infer_subcommands = true)]
     Peer {
@@ -127,6 +136,9 @@ pub async fn answer(cli: &Cli, out: Output<'_>) -> Result<(), ClientError> {
         Command::Status => ask.show("/v1/status", status::render).await?,
         Command::Drops => ask.show("/v1/stats", stats::render_drops).await?,
         Command::Network { command } => network::answer(&ask, command.as_ref().unwrap_or(&NetworkCommand::Ls)).await?,
+        Command::Nat { command } => {
+            nat::answer(&ask, command.as_ref().unwrap_or(&NatCommand::Show { network: None })).await?
+        }
         Command::Endpoint { command } => {
             endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await?
         }
@@ -189,6 +201,15 @@ impl Question<'_> {
     async fn delete(&self, path: &str) -> Result<String, ClientError> {
         self.send(Method::DELETE, path, Bytes::new()).await?;
         Ok(String::new())
+    }
+
+    /// Has what is at `path` taken away, and shows the answer like [`show`](Self::show).
+    async fn delete_and_show<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        render: impl Fn(&T) -> String,
+    ) -> Result<String, ClientError> {
+        self.render(&self.send(Method::DELETE, path, Bytes::new()).await?, render)
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {

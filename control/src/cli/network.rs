@@ -14,7 +14,7 @@ use crate::{
             requests::{EndpointRequest, NetworkRequest},
         },
     },
-    config::XdpChoice,
+    config::{NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -67,6 +67,9 @@ pub struct CreateArgs {
     /// There shall be no way out
     #[arg(long)]
     pub internal: bool,
+    /// How its packets leave it [default: masquerade, with a gateway]
+    #[arg(long, value_enum)]
+    pub nat: Option<NatChoice>,
     /// Longest packet; what the underlay leaves room for when not given
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -149,6 +152,7 @@ fn request(args: &CreateArgs) -> NetworkRequest {
         subnet,
         gateway,
         internal,
+        nat: args.nat,
         mtu,
         ageing,
         mac_limit,
@@ -191,6 +195,7 @@ fn details(network: &Network) -> String {
     row("vni", network.vni.to_string());
     row("subnet", network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default());
     row("gateway", gateway(network));
+    row("nat", network.nat.to_string());
     row("mtu", network.mtu.to_string());
     row("ageing", network.ageing.to_string());
     row("mac_limit", network.mac_limit.to_string());

@@ -130,11 +130,15 @@ impl Daemon {
         let mut next = self.desired.clone();
         let endpoint = next.disconnect(network, name)?;
         let plan = self.validated(&next, "")?;
-        if endpoint.veth.is_none() {
-            return self.adopt(next, plan, &[]);
+        let notes = endpoint.veth.as_ref().map(|_| saved::note(&endpoint.interface));
+        self.adopt(next, plan, notes.as_slice())?;
+        if let Some(address) = endpoint.address {
+            // Whoever has the address next is not to get what was meant for this one.
+            self.end_sessions(self.ids.network(network), Some(address)).map_err(StartError::from)?;
         }
-        self.adopt(next, plan, &[saved::note(&endpoint.interface)])?;
-        self.remove_pair(&endpoint.interface);
+        if endpoint.veth.is_some() {
+            self.remove_pair(&endpoint.interface);
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! something has it to himself meanwhile. Dropping it leaves every interface as it was found.
 
 mod change;
+mod nat;
 mod next_hops;
 mod ports;
 mod reconcile;
@@ -13,15 +14,18 @@ mod stations;
 
 use std::{collections::HashMap, fmt, io, sync::Arc, time::Instant};
 
+use tokio::sync::Notify;
 use vxlane_dataplane::{
     attach::{Role, Steer, SteerError},
     engine::{Engine, EngineConfig, Pulse, WorkerGone},
     link::LinkError,
     port::xdp::{OpenError, XdpReceive, XdpTransmit},
     tables::{LocalVtep, Tables},
+    worker::Bell,
 };
 
 pub use change::ChangeError;
+pub use nat::NatError;
 pub use reconcile::Look;
 pub use report::{NoSuchEndpoint, NoSuchNetwork};
 pub use saved::{RestoreError, restore};
@@ -35,6 +39,7 @@ use crate::{
     host,
     store::Store,
 };
+use nat::WayOut;
 use next_hops::{NextHops, Uplink};
 use ports::OpenPort;
 
@@ -54,6 +59,8 @@ pub struct Daemon {
     ids: Ids,
     ports: Vec<OpenPort>,
     next_hops: NextHops,
+    way_out: Option<WayOut>,
+    bell: Arc<Notify>,
     published: Surroundings,
     /// Why interfaces that wait could not be opened, as told last.
     complaints: HashMap<String, String>,
@@ -85,6 +92,17 @@ pub enum StartError {
     /// The kernel would not say how peers are reached, or what is going on.
     #[error("asking the kernel about next hops")]
     Netlink(#[source] io::Error),
+    /// The ports of this host that are in use could not be found out.
+    #[error("looking for the ports that are in use")]
+    Sockets(#[source] io::Error),
+    /// Nothing is left of the ports that may be lent.
+    #[error("nat.ports = \"{asked}\": all of them are among those the host gives to its own sockets, {ephemeral}")]
+    NoPorts {
+        /// As in the file.
+        asked: String,
+        /// `ip_local_port_range`.
+        ephemeral: String,
+    },
     /// A worker has ended.
     #[error(transparent)]
     Gone(#[from] WorkerGone),
@@ -105,9 +123,10 @@ impl Daemon {
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
         let tables = Tables::new(LocalVtep { address: plan.address, port: plan.port });
         let engine = Engine::start(&config, &Arc::new(tables)).map_err(StartError::Workers)?;
-        let published = Surroundings { uplink_mac: uplink.mac, next_hops: [].into(), owners: [].into() };
+        let published = Surroundings { uplink_mac: uplink.mac, next_hops: [].into(), owners: [].into(), ways: None };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
         let (complaints, events) = (HashMap::new(), Events::default());
+        let (way_out, bell) = (None, Arc::new(Notify::new()));
         let mut this = Self {
             steer,
             engine,
@@ -119,17 +138,33 @@ impl Daemon {
             ids,
             ports,
             next_hops,
+            way_out,
+            bell,
             published,
             complaints,
             events,
             started,
         };
+        this.hang_bell()?;
         this.open_all()?;
         this.resolve()?;
         for port in this.ports.clone() {
             this.serve(&port)?;
         }
         Ok(this)
+    }
+
+    /// What is notified when a worker waits for something that [`refresh`](Self::refresh) finds out.
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    fn hang_bell(&self) -> Result<(), WorkerGone> {
+        self.engine.workers().try_for_each(|worker| {
+            let bell = Arc::clone(&self.bell);
+            let bell = Bell::new(move || bell.notify_one());
+            self.engine.ask(worker, move |worker| worker.ring_with(bell))
+        })
     }
 
     /// Whether the workers make progress.

@@ -40,7 +40,7 @@ impl Uplink {
 
 /// How long the start waits for next hops that do not answer: many times what a neighbour takes,
 /// and still short when one is down.
-const RESOLVE: Duration = Duration::from_millis(500);
+pub(super) const RESOLVE: Duration = Duration::from_millis(500);
 
 /// By peer.
 pub(super) type NextHops = BTreeMap<Ipv4Addr, NextHop>;
@@ -62,7 +62,7 @@ impl Daemon {
         let deadline = Instant::now() + RESOLVE;
         self.refresh()?;
         self.solicit();
-        let unknown = |daemon: &Self| daemon.next_hops.values().any(NextHop::is_awaited);
+        let unknown = |daemon: &Self| daemon.all_next_hops().any(NextHop::is_awaited);
         while unknown(self) && Instant::now() < deadline {
             thread::sleep(RESOLVE / 100);
             self.refresh()?;
@@ -82,6 +82,7 @@ impl Daemon {
         let uplink = Uplink { mtu: self.uplink.mtu, ..Uplink::look(&self.plan.uplink)? };
         self.next_hops = look(&self.plan, uplink)?;
         self.uplink = uplink;
+        self.refresh_way_out()?;
         let now = self.surroundings();
         if now == self.published {
             return Ok(false);
@@ -95,6 +96,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError::Gone`]
     pub(super) fn publish(&mut self) -> Result<(), StartError> {
+        self.open_or_close_way_out()?;
         let now = self.surroundings();
         self.engine.publish(&Arc::new(commit::commit(&self.plan, &self.ids, &now)))?;
         tracing::info!(next_hops = ?now.next_hops, "published");
@@ -105,17 +107,32 @@ impl Daemon {
     fn surroundings(&self) -> Surroundings {
         let known = self.next_hops.iter().filter_map(|(&peer, next_hop)| Some((peer, next_hop.mac()?)));
         let owners = self.ports.iter().filter_map(|port| Some((port.id, *port.workers.first()?)));
-        Surroundings { uplink_mac: self.uplink.mac, next_hops: known.collect(), owners: owners.collect() }
+        let ways = self.way_out.as_ref().map(|way_out| way_out.ways.clone());
+        Surroundings { uplink_mac: self.uplink.mac, next_hops: known.collect(), owners: owners.collect(), ways }
+    }
+
+    /// Those to peers, and those out of the overlay.
+    fn all_next_hops(&self) -> impl Iterator<Item = &NextHop> {
+        let routers = self.way_out.iter().flat_map(|way_out| &way_out.routers);
+        self.next_hops.values().chain(routers)
     }
 
     /// Has the kernel ask for every next hop that is not known, or not known to be still there.
     pub fn solicit(&self) {
-        for next_hop in self.next_hops.values() {
-            if let NextHop::Via { neighbour, stale: true, .. } = *next_hop
-                && let Err(error) = netlink::solicit(self.uplink.index, neighbour)
-            {
-                tracing::warn!(%neighbour, %error, "the kernel does not ask for the neighbour");
+        self.solicit_all(self.all_next_hops());
+    }
+
+    pub(super) fn solicit_all<'a>(&self, next_hops: impl IntoIterator<Item = &'a NextHop>) {
+        for next_hop in next_hops {
+            if let NextHop::Via { neighbour, stale: true, .. } = *next_hop {
+                self.solicit_neighbour(neighbour);
             }
+        }
+    }
+
+    pub(super) fn solicit_neighbour(&self, neighbour: Ipv4Addr) {
+        if let Err(error) = netlink::solicit(self.uplink.index, neighbour) {
+            tracing::warn!(%neighbour, %error, "the kernel does not ask for the neighbour");
         }
     }
 }

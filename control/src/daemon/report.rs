@@ -182,6 +182,7 @@ impl Daemon {
             subnet: network.subnet,
             gateway: network.gateway,
             internal: network.internal,
+            nat: network.nat,
             mtu: network.mtu,
             ageing: network.ageing,
             mac_limit: network.mac_limit,

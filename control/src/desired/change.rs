@@ -77,6 +77,7 @@ impl Desired {
             subnet: request.subnet,
             gateway: request.gateway,
             internal: request.internal,
+            nat: request.nat,
             mtu: request.mtu,
             ageing: request.ageing.unwrap_or_else(config::Network::default_ageing),
             mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
@@ -103,6 +104,7 @@ impl Desired {
         same(request.subnet, known.subnet, "subnet", &network)?;
         same(request.gateway, known.gateway, "gateway", &network)?;
         same(Some(request.internal), Some(known.internal), "internal", &network)?;
+        same(request.nat, Some(known.way_out()).filter(|_| request.nat.is_some()), "nat", &network)?;
         same(request.mtu, known.mtu, "mtu", &network)?;
         same(Some(ageing), Some(known.ageing), "ageing", &network)?;
         same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;

@@ -1,6 +1,7 @@
 //! The rules that a request must keep, one function each.
 
 mod endpoints;
+mod nat;
 mod stations;
 
 use std::{
@@ -53,9 +54,11 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     if matches!(news, News::Start) {
         check_underlay(desired, host, &mut found);
         check_dataplane(desired, host, &mut found);
+        nat::check(desired, &mut found);
     }
     for network in &desired.networks {
         check_network(network, &mut found);
+        nat::check_network(network, &mut found);
         if news.has(network, |desired| &desired.networks) {
             check_mtu(network, desired, host, &mut found);
         }

@@ -3,10 +3,16 @@
 use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
-use vxlane_dataplane::wire::Vni;
+use vxlane_dataplane::{
+    nat::{BadPorts, Filtering, NatConfig},
+    wire::Vni,
+};
 
 use super::{Desired, Endpoint, Host, Network, Owned, Place, Problem, checks};
-use crate::{config::XdpChoice, mac::Mac};
+use crate::{
+    config::{FilteringChoice, NatChoice, XdpChoice},
+    mac::Mac,
+};
 
 /// What will be done: all defaults filled in, all names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub struct Plan {
     pub stations: usize,
     /// Frames of each ring.
     pub ring: u32,
+    /// Ways out, but for the ports that are in use.
+    pub nat: NatConfig,
     /// Overlay networks.
     pub networks: Vec<PlannedNetwork>,
     /// Attachments to them.
@@ -46,6 +54,8 @@ pub struct PlannedNetwork {
     pub gateway: Option<Ipv4Addr>,
     /// Whether there is no way out.
     pub internal: bool,
+    /// How packets leave it.
+    pub nat: NatChoice,
     /// Longest packet in bytes.
     pub mtu: u16,
     /// Seconds after which a silent station is forgotten.
@@ -79,8 +89,28 @@ impl Desired {
             cpus: self.dataplane.cpus.clone(),
             stations: self.dataplane.stations,
             ring: self.dataplane.ring,
+            nat: self.plan_nat(address)?,
             networks: networks.collect::<Result<_, _>>()?,
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.item.clone()).collect(),
+        })
+    }
+
+    fn plan_nat(&self, address: Ipv4Addr) -> Result<NatConfig, Problem> {
+        let nat = &self.nat;
+        let ports =
+            nat.ports.parse().map_err(|error: BadPorts| Problem::new("nat.ports", &nat.ports, error.to_string()));
+        Ok(NatConfig {
+            timeouts: nat.timeouts.into(),
+            filtering: match nat.filtering {
+                FilteringChoice::EndpointIndependent => Filtering::EndpointIndependent,
+                FilteringChoice::AddressDependent => Filtering::AddressDependent,
+            },
+            inbound_refresh: nat.inbound_refresh,
+            sessions: nat.sessions,
+            endpoint_limit: nat.endpoint_limit,
+            network_limit: nat.network_limit,
+            clamp_mss: nat.clamp_mss,
+            ..NatConfig::new(vec![address], ports?)
         })
     }
 
@@ -96,6 +126,7 @@ impl Desired {
             subnet: *subnet,
             gateway: *gateway,
             internal: *internal,
+            nat: network.item.way_out(),
             mtu: u16::try_from(mtu).map_err(bad_mtu)?,
             ageing,
             mac_limit,

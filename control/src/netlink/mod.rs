@@ -6,6 +6,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "of the kernel's many messages and attributes we want a few")]
 
 mod next_hop;
+mod outside;
 mod veth;
 mod watch;
 
@@ -24,6 +25,7 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use next_hop::{NextHop, next_hop, solicit};
+pub use outside::{neighbours, routes};
 pub use veth::{Pair, PairError, remove_pair, set_pair_mtu};
 pub use watch::Watch;
 

@@ -118,7 +118,7 @@ fn entry_for(uplink: u32, neighbour: Ipv4Addr) -> NeighbourMessage {
     entry
 }
 
-fn link_layer_address(entry: &NeighbourMessage) -> Option<MacAddr> {
+pub(super) fn link_layer_address(entry: &NeighbourMessage) -> Option<MacAddr> {
     entry.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(MacAddr),
         _ => None,
@@ -126,7 +126,7 @@ fn link_layer_address(entry: &NeighbourMessage) -> Option<MacAddr> {
 }
 
 /// `NUD_VALID` of `include/net/neighbour.h`: states in which the kernel sends to the address.
-fn is_valid(state: NeighbourState) -> bool {
+pub(super) fn is_valid(state: NeighbourState) -> bool {
     use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
     matches!(state, Permanent | Noarp | Reachable | Probe | Stale | Delay)
 }

@@ -230,6 +230,11 @@ impl Nat {
         self.config.addresses.contains(&address)
     }
 
+    /// Lends none of `ports` from now on, which sockets of the host have; what is lent stays so.
+    pub fn avoid(&mut self, ports: impl Iterator<Item = (Protocol, u16)>) {
+        self.leases.avoid(ports);
+    }
+
     /// Ends sessions whose time is up. Call it ten times a second; a session that has outlived
     /// its time is dead already, this gives its place and port back.
     pub fn expire(&mut self, now: Instant) {

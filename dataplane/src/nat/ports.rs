@@ -192,6 +192,8 @@ pub fn owner(port: u16, workers: u16) -> WorkerId {
 /// Ports that go to a worker together: the bits of one word of the board, so that no two
 /// workers write the same word.
 const BLOCK: u16 = 64;
+/// Ports that are tried before a shelf counts as empty.
+const TRIES: usize = 64;
 /// Blocks of each protocol.
 const BLOCKS: u16 = 1024;
 
@@ -199,6 +201,8 @@ const BLOCKS: u16 = 1024;
 pub(super) struct Leases {
     /// By address, protocol and parity.
     shelves: Vec<Shelf>,
+    /// Bits like those of the board: ports that somebody else has.
+    avoided: Vec<u64>,
     board: Board,
     me: WorkerId,
     workers: u16,
@@ -215,7 +219,8 @@ struct Shelf {
 impl Leases {
     /// The ports of worker `me`: its blocks of `ports`, at each of `addresses` addresses.
     pub(super) fn new(ports: &Ports, addresses: usize, me: WorkerId, workers: u16, board: Board) -> Self {
-        let mut leases = Self { shelves: Vec::new(), board, me, workers, random: RandomState::new(), draws: 0 };
+        let (shelves, avoided) = (Vec::new(), vec![0; Protocol::ALL.len() * usize::from(BLOCKS)]);
+        let mut leases = Self { shelves, avoided, board, me, workers, random: RandomState::new(), draws: 0 };
         for _ in 0..addresses * Protocol::ALL.len() {
             for parity in 0..2 {
                 let ours = ports.iter().filter(|&port| owner(port, workers) == me && port % 2 == parity);
@@ -233,15 +238,37 @@ impl Leases {
     pub(super) fn lease(&mut self, address: u8, protocol: Protocol, like: u16) -> Option<OutsideId> {
         let first = usize::from(address) * 6 + protocol as usize * 2;
         let parity = usize::from(like & 1);
-        let shelf =
-            [first + parity, first + 1 - parity].into_iter().find(|&shelf| !self.shelves[shelf].ports.is_empty())?;
-        let eldest = self.shelves[shelf].ports.len().div_ceil(8);
-        let choice = self.draw(eldest);
-        let ports = &mut self.shelves[shelf].ports;
-        ports.swap(0, choice);
-        let id = OutsideId::new(address, protocol, ports.pop_front()?);
+        let port = [first + parity, first + 1 - parity].into_iter().find_map(|shelf| self.take(shelf, protocol))?;
+        let id = OutsideId::new(address, protocol, port);
         self.post(id, true);
         Some(id)
+    }
+
+    /// Takes a port off a shelf. One that is to be avoided goes to the back; after a few of these
+    /// the shelf counts as empty, so that a packet never waits for a long search.
+    fn take(&mut self, shelf: usize, protocol: Protocol) -> Option<u16> {
+        for _ in 0..TRIES {
+            let eldest = self.shelves[shelf].ports.len().div_ceil(8);
+            let choice = if eldest == 0 { return None } else { self.draw(eldest) };
+            let ports = &mut self.shelves[shelf].ports;
+            ports.swap(0, choice);
+            let port = ports.pop_front()?;
+            let (word, bit) = place(OutsideId::new(0, protocol, port));
+            if self.avoided[word] & bit == 0 {
+                return Some(port);
+            }
+            ports.push_back(port);
+        }
+        None
+    }
+
+    /// Lends none of `ports` from now on, and those that were avoided before again.
+    pub(super) fn avoid(&mut self, ports: impl Iterator<Item = (Protocol, u16)>) {
+        self.avoided.fill(0);
+        for (protocol, port) in ports {
+            let (word, bit) = place(OutsideId::new(0, protocol, port));
+            self.avoided[word] |= bit;
+        }
     }
 
     /// Takes a port back.
@@ -269,7 +296,7 @@ impl Leases {
     }
 
     fn post(&self, id: OutsideId, lent: bool) {
-        let (word, bit) = (id.index() / usize::from(BLOCK), 1 << (id.port() % BLOCK));
+        let (word, bit) = place(id);
         if let Some(word) = (*self.board).as_ref().get(word) {
             // Relaxed: the steering program reads one word at a time and orders nothing by it.
             match lent {
@@ -278,6 +305,11 @@ impl Leases {
             };
         }
     }
+}
+
+/// Where the bit of `id` is on a board.
+fn place(id: OutsideId) -> (usize, u64) {
+    (id.index() / usize::from(BLOCK), 1 << (id.port() % BLOCK))
 }
 
 impl fmt::Debug for Leases {
@@ -345,6 +377,19 @@ mod tests {
         // for the choices among the last eighth.
         let until = (0..).position(|_| leases.lease(0, Protocol::Tcp, 0) == Some(first)).unwrap();
         assert!(until > 75, "lent again after {until}");
+    }
+
+    #[test]
+    fn a_port_that_somebody_else_has_is_not_lent_until_it_is_free_again() {
+        let mut leases = leases("20000-20009", 0, 1);
+        let odd = |port: u16| (Protocol::Udp, port);
+        leases.avoid((20_000..20_009).filter(|port| port % 2 == 1).map(odd));
+        let lent: HashSet<u16> =
+            std::iter::from_fn(|| leases.lease(0, Protocol::Udp, 1)).map(OutsideId::port).collect();
+        assert_eq!(lent, HashSet::from([20_000, 20_002, 20_004, 20_006, 20_008, 20_009]));
+        assert!(leases.lease(0, Protocol::Tcp, 1).is_some_and(|id| id.port() % 2 == 1), "of the other protocol");
+        leases.avoid(std::iter::empty());
+        assert_eq!(std::iter::from_fn(|| leases.lease(0, Protocol::Udp, 1)).count(), 4);
     }
 
     #[test]

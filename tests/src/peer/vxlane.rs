@@ -319,7 +319,9 @@ struct Control {
 
 #[derive(Serialize)]
 struct Tail<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     network: Vec<NetworkEntry<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     endpoint: Vec<EndpointEntry<'a>>,
 }
 

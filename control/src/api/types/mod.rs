@@ -8,7 +8,10 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::config::NatChoice;
+
 pub mod events;
+pub mod nat;
 pub mod requests;
 
 /// `GET /v1/status`
@@ -157,6 +160,8 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// Whether there is no way out.
     pub internal: bool,
+    /// How its packets leave it.
+    pub nat: NatChoice,
     /// Longest packet in bytes.
     pub mtu: u16,
     /// Seconds after which a silent station is forgotten.

@@ -6,7 +6,10 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{config::XdpChoice, mac::Mac};
+use crate::{
+    config::{NatChoice, XdpChoice},
+    mac::Mac,
+};
 
 /// `POST /v1/networks`: a network that shall be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,6 +31,9 @@ pub struct NetworkRequest {
     /// Whether there is no way out.
     #[serde(default)]
     pub internal: bool,
+    /// How its packets leave it: with the host's address where there is a gateway, when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatChoice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,

@@ -1,0 +1,280 @@
+//! The way out of the overlay: made when the first network wants one, kept true, told of.
+
+use std::{collections::BTreeSet, net::Ipv4Addr, thread, time::Instant};
+
+use vxlane_dataplane::{
+    engine::WorkerGone,
+    ids::{NetworkId, WorkerId},
+    nat::{Nat, NatReport, Ports, Protocol, SessionView},
+    tables::Route,
+    wire::MacAddr,
+};
+
+use super::{
+    Daemon, NoSuchNetwork, StartError,
+    next_hops::{RESOLVE, Uplink},
+};
+use crate::{
+    api::types::nat::{FreePorts, NatSession, NatStatus, NatWorker},
+    commit::Ways,
+    config::NatChoice,
+    desired::Plan,
+    netlink::{self, NextHop},
+    sockets::{self, InUse},
+};
+
+/// A way out that is open.
+pub(super) struct WayOut {
+    /// The ports that may be lent.
+    ports: Ports,
+    /// Ports that sockets of this host have; they are not lent.
+    in_use: Vec<InUse>,
+    pub(super) ways: Ways,
+    /// The routers of those routes.
+    pub(super) routers: Vec<NextHop>,
+}
+
+/// Routers that are kept known though no packet has asked for them.
+const ROUTERS: usize = 64;
+/// Sessions that are read from a worker at once.
+const PAGE: usize = 1024;
+/// Sessions that are told of, at most.
+const TOLD: usize = 10_000;
+
+/// Why sessions cannot be told or ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NatError {
+    /// Of which network?
+    #[error(transparent)]
+    NoSuchNetwork(#[from] NoSuchNetwork),
+    /// A worker has ended.
+    #[error(transparent)]
+    Gone(#[from] WorkerGone),
+}
+
+/// Whether some network of `plan` has a way out.
+fn is_wanted(plan: &Plan) -> bool {
+    plan.networks.iter().any(|network| network.nat == NatChoice::Masquerade)
+}
+
+/// The host's routes, and its neighbours on the uplink; those among them that are routers.
+fn look(uplink: Uplink) -> Result<(Ways, Vec<NextHop>), StartError> {
+    let mtu = u16::try_from(uplink.mtu).unwrap_or(u16::MAX);
+    let routes = netlink::routes(uplink.index, mtu).map_err(StartError::Netlink)?;
+    let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
+    let routers: BTreeSet<Ipv4Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
+    let routers = routers.into_iter().map(|router| netlink::next_hop(uplink.index, router));
+    let routers = routers.collect::<Result<_, _>>().map_err(StartError::Netlink)?;
+    Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
+}
+
+fn router(route: &Route) -> Option<Ipv4Addr> {
+    match route {
+        Route::Uplink { gateway, .. } => *gateway,
+        Route::Elsewhere | Route::Unreachable => None,
+    }
+}
+
+impl Daemon {
+    /// Has a way out be there if a network of the plan wants one, and not if none does.
+    pub(super) fn open_or_close_way_out(&mut self) -> Result<(), StartError> {
+        match (is_wanted(&self.plan), self.way_out.is_some()) {
+            (true, false) => self.open_way_out(),
+            (false, true) => self.close_way_out(),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_way_out(&mut self) -> Result<(), StartError> {
+        let in_use = sockets::in_use().map_err(StartError::Sockets)?;
+        let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
+        let vxlan = self.plan.port;
+        let ports = self.plan.nat.ports.without(|port| ephemeral.contains(&port) || port == vxlan);
+        if ports.is_empty() {
+            let asked = self.plan.nat.ports.to_string();
+            return Err(StartError::NoPorts { asked, ephemeral: format!("{}-{}", ephemeral.start(), ephemeral.end()) });
+        }
+        let (ways, routers) = self.look_for_routers()?;
+        let mut config = self.plan.nat.clone();
+        config.ports = ports.clone();
+        let workers: Vec<WorkerId> = self.engine.workers().collect();
+        let count = u16::try_from(workers.len()).unwrap_or(u16::MAX);
+        for worker in workers {
+            // Made here, not in the worker, which has packets to see to.
+            let mut nat = Nat::new(config.clone(), worker, count, self.steer.board());
+            nat.avoid(avoided(&in_use));
+            self.engine.ask(worker, move |worker| worker.pipeline.router.nat = Some(Box::new(nat)))?;
+        }
+        tracing::info!(%ports, in_use = in_use.len(), "there is a way out");
+        self.way_out = Some(WayOut { ports, in_use, ways, routers });
+        Ok(())
+    }
+
+    /// Has the kernel ask for the routers and waits a moment for the answers, so that the first
+    /// packets find the way open.
+    fn look_for_routers(&self) -> Result<(Ways, Vec<NextHop>), StartError> {
+        let deadline = Instant::now() + RESOLVE;
+        let (mut ways, mut routers) = look(self.uplink)?;
+        self.solicit_all(&routers);
+        while routers.iter().any(NextHop::is_awaited) && Instant::now() < deadline {
+            thread::sleep(RESOLVE / 100);
+            (ways, routers) = look(self.uplink)?;
+        }
+        Ok((ways, routers))
+    }
+
+    fn close_way_out(&mut self) -> Result<(), StartError> {
+        for worker in self.engine.workers() {
+            // Dropped here, for the same reason.
+            drop(self.engine.ask(worker, |worker| worker.pipeline.router.nat.take())?);
+        }
+        self.way_out = None;
+        Ok(())
+    }
+
+    /// Looks anew at routes, neighbours and ports in use, and has neighbours asked for that
+    /// packets are waiting for.
+    pub(super) fn refresh_way_out(&mut self) -> Result<(), StartError> {
+        let Some(way_out) = &mut self.way_out else { return Ok(()) };
+        (way_out.ways, way_out.routers) = look(self.uplink)?;
+        let in_use = sockets::in_use().map_err(StartError::Sockets)?;
+        let changed = avoided(&in_use).ne(avoided(&way_out.in_use));
+        way_out.in_use = in_use;
+        for worker in self.engine.workers() {
+            let wanted = self.engine.ask(worker, |worker| std::mem::take(&mut worker.pipeline.router.wanted))?;
+            wanted.into_iter().for_each(|neighbour| self.solicit_neighbour(neighbour));
+        }
+        if changed {
+            let in_use = self.way_out.as_ref().map(|way_out| way_out.in_use.clone()).unwrap_or_default();
+            self.with_nat(move |nat| nat.avoid(avoided(&in_use)))?;
+        }
+        Ok(())
+    }
+
+    /// Has every worker's translation do something, and returns what that returned.
+    fn with_nat<A: Send + 'static>(
+        &self,
+        errand: impl Fn(&mut Nat) -> A + Send + Clone + 'static,
+    ) -> Result<Vec<(WorkerId, A)>, WorkerGone> {
+        let mut answers = Vec::new();
+        for worker in self.engine.workers() {
+            let errand = errand.clone();
+            let answer =
+                self.engine.ask(worker, move |worker| worker.pipeline.router.nat.as_deref_mut().map(errand))?;
+            answers.extend(answer.map(|answer| (worker, answer)));
+        }
+        Ok(answers)
+    }
+
+    /// The way out and its sessions, of one network or of all.
+    ///
+    /// # Errors
+    /// [`NatError`]
+    pub fn nat(&self, only: Option<&str>) -> Result<NatStatus, NatError> {
+        let only = self.named(only)?;
+        let workers = self.with_nat(|nat| nat.report())?;
+        let mut sessions = Vec::new();
+        for &(worker, _) in &workers {
+            self.read_sessions(worker, only, &mut sessions)?;
+        }
+        Ok(NatStatus {
+            address: self.plan.address,
+            ports: self.way_out.as_ref().map(|way_out| way_out.ports.to_string()).unwrap_or_default(),
+            workers: workers.iter().map(|(worker, report)| told(*worker, report)).collect(),
+            sessions,
+        })
+    }
+
+    /// Ends sessions: of a network or of all, of an endpoint's address or of all. Returns how many.
+    ///
+    /// # Errors
+    /// [`NatError`]
+    pub fn flush_nat(&self, only: Option<&str>, address: Option<Ipv4Addr>) -> Result<usize, NatError> {
+        let only = self.named(only)?;
+        Ok(self.end_sessions(only, address)?)
+    }
+
+    /// Ends the sessions of a network or of all, of an endpoint's address or of all.
+    pub(super) fn end_sessions(&self, only: Option<NetworkId>, address: Option<Ipv4Addr>) -> Result<usize, WorkerGone> {
+        let stays = move |session: &SessionView| {
+            only.is_some_and(|only| session.network != only) || address.is_some_and(|of| session.inside.0 != of)
+        };
+        Ok(self.with_nat(move |nat| nat.retain(stays))?.into_iter().map(|(_, ended)| ended).sum())
+    }
+
+    fn named(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
+        let id = |name: &str| self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()));
+        network.map(id).transpose()
+    }
+
+    fn read_sessions(
+        &self,
+        worker: WorkerId,
+        only: Option<NetworkId>,
+        told: &mut Vec<NatSession>,
+    ) -> Result<(), NatError> {
+        let mut from = Some(0);
+        while let Some(start) = from.filter(|_| told.len() < TOLD) {
+            let now = self.engine.now();
+            let page = self.engine.ask(worker, move |worker| {
+                worker.pipeline.router.nat.as_ref().map(|nat| nat.page(now, start, PAGE)).unwrap_or_default()
+            })?;
+            let wanted = page.0.iter().filter(|session| only.is_none_or(|only| session.network == only));
+            told.extend(wanted.take(TOLD - told.len()).map(|session| self.session(worker, session)));
+            from = page.1;
+        }
+        Ok(())
+    }
+
+    fn session(&self, worker: WorkerId, session: &SessionView) -> NatSession {
+        let now = self.engine.now().ticks();
+        let (address, port) = session.inside;
+        let network =
+            self.plan.networks.iter().find(|planned| self.ids.network(&planned.name) == Some(session.network));
+        let network = network.map(|network| network.name.clone()).unwrap_or_default();
+        let is_its = |mac: MacAddr| mac == session.mac;
+        let owner = self.plan.endpoints.iter().find(|endpoint| {
+            let named =
+                endpoint.address.map_or_else(|| endpoint.mac.is_some_and(|mac| is_its(mac.0)), |of| of == address);
+            endpoint.network == network && named
+        });
+        NatSession {
+            protocol: session.protocol.name().to_owned(),
+            state: session.state.name().to_owned(),
+            endpoint: owner.map(|endpoint| endpoint.name.clone()),
+            network,
+            inside: std::net::SocketAddrV4::new(address, port),
+            outside: std::net::SocketAddrV4::new(session.outside.0, session.outside.1),
+            remote: std::net::SocketAddrV4::new(session.remote.0, session.remote.1),
+            worker: worker.0,
+            age: now.since(session.created).to_duration().as_secs(),
+            expires: session.deadline.since(now).to_duration().as_secs(),
+            out_packets: session.out.packets(),
+            out_bytes: session.out.bytes(),
+            back_packets: session.back.packets(),
+            back_bytes: session.back.bytes(),
+        }
+    }
+}
+
+/// The ports that translation must not lend.
+fn avoided(in_use: &[InUse]) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+    let mut last = None;
+    in_use.iter().filter_map(move |used| {
+        let port = (Protocol::ALL[usize::from(used.protocol).min(2)], used.port);
+        (last.replace(port) != Some(port)).then_some(port)
+    })
+}
+
+fn told(worker: WorkerId, report: &NatReport) -> NatWorker {
+    let [tcp, udp, icmp] = report.free_ports;
+    NatWorker {
+        id: worker.0,
+        sessions: report.sessions,
+        mappings: report.mappings,
+        begun: report.begun,
+        free: FreePorts { tcp, udp, icmp },
+        fragments: report.fragments,
+        memory: report.memory,
+    }
+}

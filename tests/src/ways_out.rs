@@ -1,0 +1,155 @@
+//! A host with a way out: containers, the daemon, a router on the underlay and a server behind it.
+//!
+//! ```text
+//!  web (10.50.0.x) ── vxlane on A (192.0.2.1) ── R (192.0.2.2 | 198.51.100.1) ── server (198.51.100.7)
+//! ```
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::LabError;
+use crate::lab::{Host, Lab};
+use crate::netns::Netns;
+use crate::peer::{VxlaneOptions, VxlaneVtep};
+
+/// The address of the server.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// The router's address on the server's side.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The address of the host with the way out.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The gateway of the network `blue`.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
+/// How long anything that should come about may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The whole of it. The network `blue` (10.50.0.0/24) is there and has a way out.
+#[derive(Debug)]
+pub struct WaysOut {
+    /// The daemon; dropped before the namespaces it is in.
+    pub vtep: VxlaneVtep,
+    /// Host `A`, where the daemon is, and `R`, the router.
+    pub lab: Lab,
+    /// Behind the router.
+    pub server: Netns,
+}
+
+impl WaysOut {
+    /// Sets everything up; `extra` is put into the daemon's configuration.
+    ///
+    /// # Errors
+    /// Whatever could not be set up.
+    pub fn start(options: &VxlaneOptions) -> Result<Self, LabError> {
+        let (lab, server) = (Lab::new(&["A", "R"])?, Netns::new("server")?);
+        let router = lab.host("R").ns();
+        router.ip(&format!("link add s0 type veth peer name eth0 netns {}", server.name()))?;
+        router.ip(&format!("addr add {ROUTER}/24 dev s0"))?;
+        router.ip("link set s0 up")?;
+        router.sysctl("net/ipv4/ip_forward", "1")?;
+        server.ip(&format!("addr add {SERVER}/24 dev eth0"))?;
+        server.ip("link set eth0 up")?;
+        server.ip(&format!("route add default via {ROUTER}"))?;
+        let host = lab.host("A");
+        host.ns().ip(&format!("route add default via {}", lab.host("R").address()))?;
+        let vtep = VxlaneVtep::start(host, &[], options)?;
+        let this = Self { vtep, lab, server };
+        this.network("blue", 5000, "10.50.0")?;
+        Ok(this)
+    }
+
+    /// The host with the way out.
+    pub fn host(&self) -> &Host {
+        self.lab.host("A")
+    }
+
+    /// Makes a network with a gateway: `prefix`.0/24 and `prefix`.1.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub fn network(&self, name: &str, vni: u32, prefix: &str) -> Result<(), LabError> {
+        let (vni, subnet, gateway) = (vni.to_string(), format!("{prefix}.0/24"), format!("{prefix}.1"));
+        let options = ["--vni", &vni, "--subnet", &subnet, "--gateway", &gateway, "--json"];
+        self.vtep.cli(&[&["network", "create", name][..], &options].concat()).map(drop)
+    }
+
+    /// Connects a new container to `network`; `options` are those of `vxlane network connect`.
+    ///
+    /// # Errors
+    /// If it cannot be made, or the daemon refuses.
+    pub fn container(&self, network: &str, name: &str, options: &[&str]) -> Result<Netns, LabError> {
+        let container = Netns::new(name)?;
+        let netns = format!("/run/netns/{}", container.name());
+        let connect = ["network", "connect", network, "--netns", &netns, "--name", name, "--json"];
+        self.vtep.cli(&[&connect[..], options].concat())?;
+        let told = self.vtep.cli(&["network", "inspect", network, "--json"])?;
+        if let (Some(gateway), Some(vni)) = (told["gateway"].as_str(), told["vni"].as_u64()) {
+            let [.., a, b, c] = vni.to_be_bytes();
+            container.ip(&format!(
+                "neigh replace {gateway} lladdr 02:76:78:{a:02x}:{b:02x}:{c:02x} dev eth0 nud permanent"
+            ))?;
+        }
+        Ok(container)
+    }
+}
+
+/// Listens inside `ns` at `address`, where port 0 means any, and has `serve` see to each
+/// connection, in a thread of its own, for as long as this process lives. Returns where.
+///
+/// # Errors
+/// If it cannot listen there.
+pub fn serve(
+    ns: &Netns,
+    address: impl Into<SocketAddr>,
+    serve: impl Fn(TcpStream, SocketAddr) + Send + Clone + 'static,
+) -> Result<SocketAddr, LabError> {
+    let address = address.into();
+    let listener = ns.run(|| TcpListener::bind(address))?;
+    let listener = listener.map_err(LabError::syscall("bind", address.to_string()))?;
+    let address = listener.local_addr().map_err(LabError::syscall("getsockname", "a listener"))?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Ok(from) = stream.peer_addr() else { continue };
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream, from));
+        }
+    });
+    Ok(address)
+}
+
+/// Connects from inside `ns`, with a time limit on everything that follows.
+///
+/// # Errors
+/// If there is no connection.
+pub fn connect(ns: &Netns, to: impl Into<SocketAddr>) -> Result<TcpStream, LabError> {
+    let to = to.into();
+    let connected = ns.run(|| {
+        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE)).map(|()| stream)
+    })?;
+    connected.map_err(LabError::syscall("connect", to.to_string()))
+}
+
+/// `length` bytes that nobody sends by chance.
+pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Sends all that is read back, and then its end.
+pub fn echo(mut stream: TcpStream, _: SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+    // The other end may have gone already.
+    let _ = stream.shutdown(Shutdown::Write);
+}
