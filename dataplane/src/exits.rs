@@ -9,11 +9,12 @@ use crate::{
     handover::Mailbox,
     ids::{PortId, VtepId, WorkerId},
     port::{PutError, Transmit},
+    shortcut::{Exit, Way},
     stats::{Counters, PortCounters},
-    tables::{Network, Port, Tables},
+    tables::{Port, Tables},
     verdict::{Decision, DropReason, Verdict},
     vtep::{Flow, OVERHEAD},
-    wire::{Layers, icmp},
+    wire::{Layers, Vni, icmp},
 };
 
 /// Where a worker's frames leave.
@@ -80,8 +81,18 @@ impl<T: Transmit> Exits<T> {
         numbered.filter_map(|(port, outlet)| outlet.as_mut().map(|outlet| (port, &mut outlet.transmit)))
     }
 
-    /// Carries out one decision about `frame`, which came in at `from`.
+    /// Sends `frame` the way that was found for it.
     #[inline(always)]
+    pub(crate) fn take_way(&mut self, tables: &Tables, way: &Way, frame: &[u8]) {
+        let overlay = &frame[way.start..way.end];
+        match way.exit {
+            Exit::Port(port) => self.deliver(tables, port, overlay),
+            Exit::Tunnel(vtep, vni, flow) => self.forward(tables, vtep, vni, flow, overlay),
+        }
+    }
+
+    /// Carries out one decision about `frame`, which came in at `from`.
+    #[inline(never)]
     pub(crate) fn carry_out(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {
         let overlay = &frame[decision.start..decision.end];
         match decision.verdict {
@@ -89,7 +100,7 @@ impl<T: Transmit> Exits<T> {
             Verdict::Forward(vtep) => {
                 let network = tables.network(decision.network);
                 match network {
-                    Some(network) => self.forward(tables, vtep, network, decision.flow, overlay),
+                    Some(network) => self.forward(tables, vtep, network.vni, decision.flow, overlay),
                     None => self.drop(from, DropReason::PortGone),
                 }
             }
@@ -133,7 +144,7 @@ impl<T: Transmit> Exits<T> {
 
     /// Sends the overlay frame through the tunnel to one VTEP.
     #[inline(always)]
-    fn forward(&mut self, tables: &Tables, vtep: VtepId, network: &Network, flow: Flow, overlay: &[u8]) {
+    fn forward(&mut self, tables: &Tables, vtep: VtepId, vni: Vni, flow: Flow, overlay: &[u8]) {
         let Some(vtep) = tables.vtep(vtep) else {
             self.counters.drops[DropReason::PortGone] += 1;
             return;
@@ -144,12 +155,12 @@ impl<T: Transmit> Exits<T> {
         };
         let (uplink, length) = (vtep.uplink, OVERHEAD + overlay.len());
         let Some(transmit) = self.transmit(uplink) else {
-            let headers = template.headers(network.vni, flow, overlay.len());
+            let headers = template.headers(vni, flow, overlay.len());
             return self.hand_over(uplink, tables.port(uplink), &headers, overlay);
         };
         let result = transmit.lend(length).map(|frame| {
             let (headers, body) = frame.split_at_mut(OVERHEAD);
-            template.write(headers, network.vni, flow, overlay.len());
+            template.write(headers, vni, flow, overlay.len());
             body.copy_from_slice(overlay);
         });
         self.count_put(uplink, result, length);
@@ -169,7 +180,7 @@ impl<T: Transmit> Exits<T> {
             sent += 1;
         }
         for &peer in peers {
-            self.forward(tables, peer, network, decision.flow, overlay);
+            self.forward(tables, peer, network.vni, decision.flow, overlay);
             sent += 1;
         }
         match sent {

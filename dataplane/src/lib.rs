@@ -32,6 +32,7 @@ pub mod nat;
 pub mod pipeline;
 pub mod port;
 pub mod router;
+mod shortcut;
 pub mod stats;
 pub mod tables;
 pub mod verdict;

@@ -9,6 +9,9 @@
 //!  uplink ──> not VXLAN ──> arrive ──> lookup ──> Deliver | Forward
 //! ```
 //!
+//! Most frames never come here: what needs nothing but learning, lookup and a tunnel takes the
+//! [short way](crate::shortcut), which is the same in fewer steps.
+//!
 //! The pipeline is pure: frame bytes, tables and the time go in, a [`Decision`] comes out. It
 //! opens nothing, sends nothing, waits for nothing and allocates nothing; what it may change is
 //! the frame itself and the MAC table of its worker. [`worker`](crate::worker) carries out what
@@ -52,7 +55,7 @@ impl Pipeline {
     }
 
     /// Decides about one frame that came in at `port`.
-    #[inline(always)]
+    #[inline(never)]
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
         let Some(entry) = tables.port(port) else { return Decision::drop(DropReason::PortGone) };
         let decided = match entry.role {
@@ -70,7 +73,7 @@ impl Pipeline {
     }
 
     /// An overlay frame, from an endpoint of this host.
-    #[inline(always)]
+    #[inline]
     fn process_access(
         &mut self,
         tables: &Tables,
@@ -105,7 +108,7 @@ impl Pipeline {
     }
 
     /// An underlay frame, from another VTEP.
-    #[inline(always)]
+    #[inline]
     fn process_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
         let local = tables.local();
         let outer = match vtep::decap(frame, local) {
@@ -183,7 +186,7 @@ impl Pipeline {
     }
 
     /// Remembers the sender, and notes for the other workers what they cannot see themselves.
-    #[inline(always)]
+    #[inline]
     fn learn(
         &mut self,
         id: NetworkId,
@@ -221,7 +224,7 @@ impl Pipeline {
 
     /// Finds the way to the destination. What came out of a tunnel never enters another
     /// (split horizon: with every VTEP replicating to all others, it has been there already).
-    #[inline(always)]
+    #[inline]
     fn lookup(
         &self,
         id: NetworkId,
@@ -248,7 +251,7 @@ impl Pipeline {
 }
 
 /// What every overlay frame must be before anything is learned from it.
-#[inline(always)]
+#[inline]
 fn admit(frame: &[u8]) -> Result<Ethernet, DropReason> {
     let (ethernet, _) = Ethernet::split(frame).ok_or(DropReason::InnerTruncated)?;
     if !ethernet.source.is_station() {

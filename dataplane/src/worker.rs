@@ -17,6 +17,7 @@ use crate::{
     ids::{PortId, QueueId, WorkerId},
     pipeline::Pipeline,
     port::{Census, KernelDrops, Receive, Transmit},
+    shortcut::Entrance,
     stats::Counters,
     tables::Tables,
 };
@@ -200,12 +201,21 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         if count == 0 {
             return 0;
         }
+        let mut entrance = Entrance::of(tables, *port);
+        if pipeline.bridge.outgrows_cache() {
+            (0..count).for_each(|index| entrance.foresee(&pipeline.bridge, receive.frame(index)));
+        }
         let mut bytes = 0;
         for index in 0..count {
             let frame = receive.frame(index);
             bytes += frame.len() as u64;
-            let decision = pipeline.process(tables, now, *port, frame);
-            exits.carry_out(tables, *port, &decision, frame);
+            match entrance.way(&mut pipeline.bridge, now, frame) {
+                Some(way) => exits.take_way(tables, &way, frame),
+                None => {
+                    let decision = pipeline.process(tables, now, *port, frame);
+                    exits.carry_out(tables, *port, &decision, frame);
+                }
+            }
         }
         let counters = exits.counters.port(*port);
         counters.rx_packets += count as u64;

@@ -83,8 +83,7 @@ struct Bucket([Slot; WAYS]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// MAC address in the upper 48 bits, network in the lower 16. Zero, which no station
-    /// address gives, marks a free place.
+    /// See [`pack`]. Zero, which no station gives, marks a free place.
     key: u64,
     seen: u32,
     place: u32,
@@ -159,19 +158,25 @@ impl MacTable {
     /// Records `key` at `origin`. See [`Bridge::learn`](super::Bridge::learn) for when it writes.
     #[inline(always)]
     pub fn learn(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
-        let packed = pack(key);
+        if self.is_steady(key, origin, now, confirm_after) {
+            Learned::Known
+        } else {
+            self.change(pack(key), origin, now, confirm_after, limit)
+        }
+    }
+
+    /// Whether learning `key` would write nothing.
+    #[inline(always)]
+    pub fn is_steady(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks) -> bool {
+        let key = pack(key);
         let is_there = |slot: &Slot| slot.place & !Slot::PINNED == Slot::place_of(origin);
         let steady = |slot: &Slot| is_there(slot) && now.since(Ticks(slot.seen)) <= confirm_after;
-        if self.last.key == packed && steady(&self.last) {
-            return Learned::Known;
+        if self.last.key == key && steady(&self.last) {
+            return true;
         }
-        match self.find(packed) {
-            Some(slot) if steady(slot) => {
-                self.last = *slot;
-                Learned::Known
-            }
-            _ => self.change(packed, origin, now, confirm_after, limit),
-        }
+        let Some(slot) = self.find(key).copied().filter(steady) else { return false };
+        self.last = slot;
+        true
     }
 
     #[inline(never)]
@@ -199,8 +204,8 @@ impl MacTable {
     }
 
     fn insert(&mut self, key: u64, places: [usize; 2], origin: Origin, now: Ticks, limit: u32) -> Learned {
-        let (id, _) = unpack(key);
-        if key >> 16 == 0 || self.len >= self.capacity || self.counts[id.index()] >= limit {
+        let (id, mac) = unpack(key);
+        if !mac.is_station() || self.len >= self.capacity || self.counts[id.index()] >= limit {
             return Learned::Refused;
         }
         let free = |bucket: usize| self.buckets[bucket].0.iter().filter(|slot| slot.key == 0).count();
@@ -335,20 +340,29 @@ impl MacTable {
 
     #[inline(always)]
     fn find(&self, key: u64) -> Option<&Slot> {
-        let [first, second] = self.places(key);
-        let within = |bucket: usize| self.buckets[bucket].0.iter().find(|slot| slot.key == key);
-        within(first).or_else(|| within(second))
+        for bucket in self.places(key) {
+            for slot in &self.buckets[bucket].0 {
+                if slot.key == key {
+                    return Some(slot);
+                }
+            }
+        }
+        None
     }
 }
 
-#[inline]
+/// The MAC address in the upper 48 bits, with its group bit turned over, and the network in the
+/// lower 16: so it takes a group address to give zero.
+#[inline(always)]
 fn pack((network, mac): Key) -> u64 {
-    mac.to_u64() << 16 | u64::from(network.0)
+    (mac.to_u64() << 16 | u64::from(network.0)) ^ GROUP_BIT
 }
+
+const GROUP_BIT: u64 = 1 << 56;
 
 #[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the network")]
 fn unpack(key: u64) -> Key {
-    (NetworkId(key as u16), MacAddr::from_u64(key >> 16))
+    (NetworkId(key as u16), MacAddr::from_u64((key ^ GROUP_BIT) >> 16))
 }
 
 #[cfg(test)]
@@ -378,6 +392,15 @@ mod tests {
         assert_eq!(learn(&mut table, key(2, 1), THERE), Learned::New);
         assert_eq!(table.lookup(key(1, 1)).unwrap().origin, HERE);
         assert_eq!(table.lookup(key(2, 1)).unwrap().origin, THERE);
+    }
+
+    #[test]
+    fn nobody_is_found_at_the_address_of_nobody() {
+        let mut table = MacTable::new(16);
+        assert_eq!(table.lookup((NetworkId(0), MacAddr::ZERO)), None);
+        assert_eq!(table.lookup((NetworkId(1), MacAddr::ZERO)), None);
+        learn(&mut table, key(0, 1), HERE);
+        assert_eq!(table.lookup((NetworkId(0), MacAddr::ZERO)), None);
     }
 
     #[test]

@@ -36,8 +36,7 @@ impl Bridge {
     /// that moves too often is held where it was (RFC 7432 section 15.1).
     #[inline(always)]
     pub fn learn(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> Learned {
-        let confirm_after = Ticks(network.ageing.saturating_mul(Ticks::PER_SECOND / 8));
-        let learned = self.table.learn((id, mac), origin, now.ticks(), confirm_after, network.mac_limit);
+        let learned = self.table.learn((id, mac), origin, now.ticks(), confirm_after(network), network.mac_limit);
         if let Learned::Moved(from) = learned { self.moved(id, network, mac, from, now.ticks()) } else { learned }
     }
 
@@ -50,6 +49,18 @@ impl Bridge {
             self.table.put_back((id, mac), from, now);
         }
         learned
+    }
+
+    /// Whether learning this would write nothing.
+    #[inline(always)]
+    pub fn is_steady(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> bool {
+        self.table.is_steady((id, mac), origin, now.ticks(), confirm_after(network))
+    }
+
+    /// Whether there are so many stations that fetching one ahead pays.
+    #[inline]
+    pub fn outgrows_cache(&self) -> bool {
+        self.table.len() > CACHED_STATIONS
     }
 
     /// Where `mac` is, unless it has been silent for longer than the ageing time.
@@ -117,6 +128,15 @@ impl Bridge {
     pub fn slots(&self) -> usize {
         self.table.slots()
     }
+}
+
+/// Stations, at 32 bytes each, that a second-level cache of today may hold beside all else.
+const CACHED_STATIONS: usize = 8192;
+
+/// An eighth of the ageing time.
+#[inline(always)]
+fn confirm_after(network: &Network) -> Ticks {
+    Ticks(network.ageing.saturating_mul(Ticks::PER_SECOND / 8))
 }
 
 impl Entry {

@@ -43,8 +43,8 @@ pub fn decap(frame: &[u8], local: LocalVtep) -> Result<Decapped, DropReason> {
 
 /// What nearly every frame is: in order, and its outer header without options. `None` says
 /// nothing but that somebody has to look closer.
-#[inline]
-fn decap_plain(frame: &[u8], local: LocalVtep) -> Option<Decapped> {
+#[inline(always)]
+pub(crate) fn decap_plain(frame: &[u8], local: LocalVtep) -> Option<Decapped> {
     let (outer, _) = Outer::ref_from_prefix(frame).ok()?;
     let packet = &frame[Ethernet::LEN..];
     let ip = Ipv4::new_plain(packet)?;
@@ -67,6 +67,13 @@ fn decap_plain(frame: &[u8], local: LocalVtep) -> Option<Decapped> {
         inner: OVERHEAD..segment.end,
         checked: (outer.udp.checksum.get() != 0).then_some(segment),
     })
+}
+
+/// Where `frame` would have its VNI and its overlay frame if it were in order.
+#[inline]
+pub(crate) fn guess(frame: &[u8]) -> Option<(Vni, &[u8])> {
+    let (outer, overlay) = Outer::ref_from_prefix(frame).ok()?;
+    Some((outer.vxlan.vni()?, overlay))
 }
 
 #[inline(never)]

@@ -18,7 +18,7 @@ const PORT_MASK: u64 = 0x3fff;
 pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
     let addresses = match layers.network {
         Network::Ipv4 => mix_words(layers.addresses(frame)),
-        Network::Ipv6 | Network::Other => addresses_of_others(frame, layers),
+        Network::Ipv6 | Network::Other => addresses_of_others(frame, *layers),
     };
     let protocol = layers.transport.map_or(0, |transport| u64::from(transport.protocol));
     let ports = layers.port_bytes(frame).map_or(0, u64::from);
@@ -27,7 +27,7 @@ pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
 }
 
 #[inline(never)]
-fn addresses_of_others(frame: &[u8], layers: &Layers) -> u64 {
+fn addresses_of_others(frame: &[u8], layers: Layers) -> u64 {
     match layers.addresses(frame) {
         [] => frame
             .first_chunk::<{ Ethernet::LEN }>()

@@ -104,6 +104,7 @@ pub fn apply(checksum: u16, change: u64) -> u16 {
 /// that value: with `P` the pseudo sum, `D` the data's and `C` a right checksum,
 /// `P + D + C = 0xffff`, so `C = P` gives `!(D + P) = C`. Anything else is left as it came,
 /// right or wrong: we repair what was not yet computed, never what was corrupted.
+#[inline(never)]
 pub fn finish(segment: &mut [u8], at: usize, pseudo: u64, zero_means_none: bool) {
     let Some(&field) = segment.get(at..).and_then(|rest| rest.first_chunk::<2>()) else { return };
     if u16::from_be_bytes(field) != fold(pseudo) {

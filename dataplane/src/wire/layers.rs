@@ -48,19 +48,14 @@ impl Layers {
     const OTHER: Self = Self { network: Network::Other, ecn: Ecn::NotEct, transport: None };
 
     /// Walks `frame`, which starts with an Ethernet header.
-    #[inline(always)]
+    #[inline]
     pub fn walk(frame: &[u8]) -> Self {
-        if let Some(plain) = Self::walk_plain(frame) {
-            return plain;
-        }
-        // Field by field, so that those of a plain frame stay in registers.
-        let Self { network, ecn, transport } = Self::walk_any(frame);
-        Self { network, ecn, transport }
+        Self::walk_plain(frame).unwrap_or_else(|| Self::walk_any(frame))
     }
 
     /// What nearly every frame is: a whole IPv4 packet without options.
     #[inline(always)]
-    fn walk_plain(frame: &[u8]) -> Option<Self> {
+    pub(crate) fn walk_plain(frame: &[u8]) -> Option<Self> {
         let (ethernet, packet) = Ethernet::split(frame)?;
         let header = Ipv4::new_plain(packet).filter(|_| ethernet.ether_type == EtherType::IPV4)?;
         let (offset, length) = (Ethernet::LEN + Ipv4::LEN, header.payload_len());
@@ -143,14 +138,8 @@ impl Layers {
     /// (see [`checksum::finish`]); leaves every other frame alone.
     #[inline(always)]
     pub fn finish_checksum(&self, frame: &mut [u8]) {
-        if let Some((at, pseudo)) = self.checksum_left_open(frame) {
-            self.finish(frame, at, pseudo);
-        }
-    }
-
-    #[inline(never)]
-    fn finish(self, frame: &mut [u8], at: usize, pseudo: u64) {
         if let Some(Transport { protocol, offset, length }) = self.transport
+            && let Some((at, pseudo)) = self.checksum_left_open(frame)
             && let Some(segment) = frame.get_mut(offset..offset + length)
         {
             checksum::finish(segment, at, pseudo, protocol == protocol::UDP);
