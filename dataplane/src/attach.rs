@@ -3,6 +3,8 @@
 //! Whatever is done to an interface here is undone when it is detached or when [`Steer`] is
 //! dropped. A program that somebody else put there is never replaced.
 
+mod epochs;
+pub mod express;
 mod installed;
 mod kept;
 mod leases;

@@ -3,6 +3,8 @@
 //! Every attempt to send ends in one counted place, transmitted, handed over or dropped; that
 //! is what keeps the law of [`stats`](crate::stats) true whatever fails.
 
+pub(crate) mod tag;
+
 use std::{net::Ipv4Addr, sync::Arc};
 
 use crate::{
@@ -25,6 +27,8 @@ pub(crate) struct Exits<T> {
     /// The mailboxes of all workers, by [`WorkerId`].
     pub(crate) mail: Arc<[Mailbox]>,
     outlets: Vec<Option<Outlet<T>>>,
+    /// The port through which frames for ports without an outlet leave with a tag.
+    punt: Option<PortId>,
     /// Ports with frames that have not been submitted.
     dirty: Vec<PortId>,
     /// Workers whose mailbox got something since they were last rung.
@@ -51,6 +55,7 @@ impl<T: Transmit> Exits<T> {
             counters: Counters::default(),
             mail,
             outlets: Vec::new(),
+            punt: None,
             dirty: Vec::new(),
             to_ring: Vec::new(),
             scratch: Some(Box::new([0; icmp::MAX_ERROR])),
@@ -62,13 +67,23 @@ impl<T: Transmit> Exits<T> {
         if self.outlets.len() <= port.index() {
             self.outlets.resize_with(port.index() + 1, || None);
         }
-        self.counters.make_room(port);
-        // A number may have belonged to another port before.
-        *self.counters.port(port) = PortCounters::default();
+        self.admit(port);
         self.outlets[port.index()] = Some(Outlet { transmit, dirty: false });
         // A port is in `dirty` at most once, and a worker in `to_ring`: no growing later.
         self.dirty.reserve(self.outlets.len());
         self.to_ring.reserve(self.mail.len());
+    }
+
+    /// Makes room for the counters of `port`.
+    pub(crate) fn admit(&mut self, port: PortId) {
+        self.counters.make_room(port);
+        // A number may have belonged to another port before.
+        *self.counters.port(port) = PortCounters::default();
+    }
+
+    /// Has frames leave tagged through `punt` that are for ports of the express lane.
+    pub(crate) fn tag_through(&mut self, punt: PortId) {
+        self.punt = Some(punt);
     }
 
     pub(crate) fn close(&mut self, port: PortId) -> Option<T> {
@@ -137,7 +152,7 @@ impl<T: Transmit> Exits<T> {
 
     /// Counts a frame from `from` that ends.
     #[inline]
-    fn drop(&mut self, from: PortId, reason: DropReason) {
+    pub(crate) fn drop(&mut self, from: PortId, reason: DropReason) {
         self.counters.drops[reason] += 1;
         self.counters.port(from).rx_drops += 1;
     }
@@ -266,9 +281,12 @@ impl<T: Transmit> Exits<T> {
         }
     }
 
-    /// Gives `head` + `body` to the worker that has the port.
+    /// Gives `head` + `body` to the worker that has the port, or sends it with a tag.
     #[inline(never)]
     fn hand_over(&mut self, port: PortId, entry: Option<&Port>, head: &[u8], body: &[u8]) {
+        if let Some(punt) = self.punt.filter(|_| entry.is_some_and(|entry| entry.express.is_some())) {
+            return self.send_tagged(punt, port, head, body);
+        }
         let owner = entry.map(|port| port.owner).filter(|&owner| owner != self.me);
         let Some((owner, mailbox)) = owner.and_then(|owner| Some((owner, self.mail.get(owner.index())?))) else {
             self.counters.drops[DropReason::PortGone] += 1;
@@ -280,6 +298,16 @@ impl<T: Transmit> Exits<T> {
             self.counters.drops[DropReason::HandoverFull] += 1;
         }
         self.ring_later(owner);
+    }
+
+    /// Sends `head` + `body` through `punt`, with a tag that says `port`.
+    fn send_tagged(&mut self, punt: PortId, port: PortId, head: &[u8], body: &[u8]) {
+        let length = head.len() + body.len();
+        let result = match self.transmit(punt) {
+            Some(transmit) => transmit.lend(tag::length(length)).map(|frame| tag::write(frame, port, head, body)),
+            None => Err(PutError::Full),
+        };
+        self.count_put(port, result, length);
     }
 
     /// Sends what other workers put into our mailbox; says whether there was anything.

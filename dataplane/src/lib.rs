@@ -22,6 +22,7 @@ pub mod clock;
 pub mod engine;
 pub mod events;
 mod exits;
+pub mod express;
 pub mod handover;
 pub mod ids;
 pub mod link;

@@ -35,6 +35,8 @@ pub struct Link {
     pub tx_queues: u32,
     /// `veth`, `bridge`, `vxlan` and so on; physical devices have none.
     pub kind: Option<String>,
+    /// Whether its other end, if it is one of a pair, is in another namespace.
+    pub peer_elsewhere: bool,
     /// The XDP program it carries.
     pub xdp: Option<LinkProgram>,
 }
@@ -121,6 +123,7 @@ impl Link {
             rx_queues: 1,
             tx_queues: 1,
             kind: None,
+            peer_elsewhere: false,
             xdp: None,
         };
         for attribute in &message.attributes {
@@ -129,6 +132,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::NumRxQueues(count) => link.rx_queues = *count,
                 LinkAttribute::NumTxQueues(count) => link.tx_queues = *count,
+                LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
                 LinkAttribute::Xdp(parts) => link.xdp = program(parts),
                 _ => {}

@@ -41,6 +41,8 @@ pub struct Pipeline {
     pub events: Events,
     /// What other workers should hear of; whoever runs the pipeline empties it.
     pub news: Vec<News>,
+    /// Networks of which a station is now elsewhere; emptied with the news.
+    pub(crate) moved: Vec<NetworkId>,
 }
 
 impl Pipeline {
@@ -51,6 +53,7 @@ impl Pipeline {
             router: Router::new(),
             events: Events::new(),
             news: Vec::with_capacity(crate::port::BURST),
+            moved: Vec::with_capacity(crate::port::BURST),
         }
     }
 
@@ -218,6 +221,9 @@ impl Pipeline {
                 held
             }
         };
+        if matches!(learned, Learned::Moved(_) | Learned::Flapping(_)) && self.moved.last() != Some(&id) {
+            self.moved.push(id);
+        }
         self.news.push(News { network: id, mac, origin });
         Ok(())
     }

@@ -194,6 +194,7 @@ fn is_plain(network: &Network) -> bool {
         routers: _,
         stations: _,
         neighbours: _,
+        express: _,
         moves: _,
     } = network;
     !isolation

@@ -4,6 +4,7 @@
 //! worker learned stays true across a swap. Whatever is gone from the next snapshot is
 //! forgotten when that snapshot is adopted (see [`Bridge::adopt`](crate::bridge::Bridge::adopt)).
 
+mod change;
 mod network;
 mod outside;
 
@@ -14,6 +15,7 @@ pub use network::{Gateway, Guard, MoveLimit, Network};
 pub use outside::{Hop, NoHop, Outside, Route};
 
 use crate::{
+    express::Leg,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     vtep::Template,
     wire::{MacAddr, Vni},
@@ -49,12 +51,14 @@ pub struct Port {
     pub owner: WorkerId,
     /// What its endpoint may send as; `None` if it may send as anybody.
     pub guard: Option<Arc<Guard>>,
+    /// Where it is to the programs of the express lane; `None` if it is not in that lane.
+    pub express: Option<Leg>,
 }
 
 impl Port {
     /// A port without a guard.
     pub fn new(role: Role, owner: WorkerId) -> Self {
-        Self { role, owner, guard: None }
+        Self { role, owner, guard: None, express: None }
     }
 }
 

@@ -10,9 +10,11 @@ use crossbeam::queue::ArrayQueue;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
+    bridge::Learned,
     clock::Instant,
     events::Event,
-    exits::Exits,
+    exits::{Exits, tag},
+    express::{Express, FlowCounts},
     handover::Mailbox,
     ids::{PortId, QueueId, WorkerId},
     pipeline::Pipeline,
@@ -20,6 +22,7 @@ use crate::{
     shortcut::Entrance,
     stats::Counters,
     tables::Tables,
+    verdict::DropReason,
 };
 
 /// What a breath came to.
@@ -66,6 +69,7 @@ pub struct Worker<R, T> {
     /// Where events go; until there is such a place they stay in the pipeline.
     events: Option<Arc<EventQueue>>,
     bell: Option<Bell>,
+    express: Option<Express>,
 }
 
 /// Events on their way to control.
@@ -76,6 +80,8 @@ struct Inlet<R> {
     port: PortId,
     queue: QueueId,
     receive: R,
+    /// Frames of many ports come in here, with a tag that says which.
+    tagged: bool,
 }
 
 /// One queue of a port, as a report shows it.
@@ -102,6 +108,8 @@ pub struct Report {
     pub transmit: Vec<(PortId, Census)>,
     /// Stations in its MAC table.
     pub stations: usize,
+    /// What it did in the express lane.
+    pub flows: FlowCounts,
 }
 
 impl<R: Receive, T: Transmit> Worker<R, T> {
@@ -115,7 +123,13 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             registry: None,
             events: None,
             bell: None,
+            express: None,
         }
+    }
+
+    /// Has decisions repeated by the programs of the express lane from now on.
+    pub fn use_express(&mut self, express: Express) {
+        self.express = Some(express);
     }
 
     /// Has events passed on through `events`; those that find it full are lost.
@@ -151,8 +165,25 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         }
         self.exits.open(port, transmit);
         self.pipeline.events.make_room(port);
-        self.inlets.push(Inlet { port, queue, receive });
+        self.inlets.push(Inlet { port, queue, receive, tagged: false });
         Ok(())
+    }
+
+    /// Starts to serve one queue of `port`, through which tagged frames of other ports come and go.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_tagged(&mut self, port: PortId, queue: QueueId, receive: R, transmit: T) -> io::Result<()> {
+        self.open(port, queue, receive, transmit)?;
+        self.exits.tag_through(port);
+        self.inlets.iter_mut().filter(|inlet| inlet.port == port).for_each(|inlet| inlet.tagged = true);
+        Ok(())
+    }
+
+    /// Makes room for a port whose frames come and go tagged.
+    pub fn admit(&mut self, port: PortId) {
+        self.exits.admit(port);
+        self.pipeline.events.make_room(port);
     }
 
     /// Stops to serve `port` and returns its halves.
@@ -180,9 +211,12 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Takes in what is there, decides, sends.
     pub fn breathe(&mut self, now: Instant) -> Breath {
+        if let Some(express) = &mut self.express {
+            express.begin();
+        }
         let mut count = usize::from(self.read_mail(now));
         for inlet in 0..self.inlets.len() {
-            count += self.inhale(inlet, now);
+            count += if self.inlets[inlet].tagged { self.inhale_tagged(inlet, now) } else { self.inhale(inlet, now) };
         }
         let waiting = self.exits.submit();
         match (count, waiting) {
@@ -227,6 +261,35 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         count
     }
 
+    /// One burst of a queue whose frames are of many ports.
+    fn inhale_tagged(&mut self, inlet: usize, now: Instant) -> usize {
+        let Self { pipeline, tables, inlets, exits, express, .. } = self;
+        let Inlet { port: punt, receive, .. } = &mut inlets[inlet];
+        let count = receive.take();
+        for index in 0..count {
+            exits.counters.received += 1;
+            let frame = receive.frame(index);
+            let Some((port, frame)) = tag::take_off(frame).filter(|&(port, _)| is_tagged(tables, port)) else {
+                exits.drop(*punt, DropReason::PortGone);
+                continue;
+            };
+            let counters = exits.counters.port(port);
+            counters.rx_packets += 1;
+            counters.rx_bytes += frame.len() as u64;
+            let decision = pipeline.process(tables, now, port, frame);
+            exits.carry_out(tables, port, &decision, frame);
+            if let Some(express) = express {
+                express.repeat(tables, &pipeline.bridge, now, port, &decision, frame);
+            }
+        }
+        if count > 0 {
+            receive.release();
+            self.send_released(now);
+            self.spread_news();
+        }
+        count
+    }
+
     /// Sends fragments on that waited for the first of their datagram.
     #[inline]
     fn send_released(&mut self, now: Instant) {
@@ -268,6 +331,18 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
                 mailbox.tell(news);
             }
         }
+        self.end_epochs();
+    }
+
+    /// Has no flow repeated any more that was decided before a station moved. Other workers have
+    /// been told of it by now.
+    #[inline]
+    fn end_epochs(&mut self) {
+        for network in self.pipeline.moved.drain(..) {
+            if let Some(express) = &self.express {
+                express.end(network);
+            }
+        }
     }
 
     /// Sends what others handed over and learns what they tell; says whether there was any.
@@ -283,7 +358,10 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         while let Some(news) = mailbox.hear() {
             // What its sender knew from older tables may be gone.
             if let Some(network) = self.tables.network(news.network).filter(|network| network.has(news.origin)) {
-                self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
+                let learned = self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
+                if let (Learned::Moved(_) | Learned::Flapping(_), Some(express)) = (learned, &self.express) {
+                    express.end(news.network);
+                }
             }
         }
         self.decide_for_others(mailbox, now) | self.exits.take_over()
@@ -307,6 +385,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
                 let _ = events.push(event);
             }
         }
+        if let Some(express) = &mut self.express {
+            express.tick();
+        }
         self.exits.tick();
         self.inlets.iter_mut().for_each(|inlet| inlet.receive.tick());
     }
@@ -324,7 +405,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Counters, queues and frames. Asks the kernel: not for the packet path.
     pub fn report(&mut self) -> Report {
-        let queues = self.inlets.iter_mut().map(|Inlet { port, queue, receive }| QueueReport {
+        let queues = self.inlets.iter_mut().map(|Inlet { port, queue, receive, .. }| QueueReport {
             port: *port,
             queue: *queue,
             kernel: receive.kernel_drops(),
@@ -335,6 +416,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             transmit: self.exits.halves().map(|(port, half)| (port, half.census())).collect(),
             counters: self.exits.counters.clone(),
             stations: self.pipeline.bridge.len(),
+            flows: self.express.as_ref().map(Express::counts).unwrap_or_default(),
         }
     }
 
@@ -347,4 +429,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     pub fn tables(&self) -> &Tables {
         &self.tables
     }
+}
+
+/// Whether frames of `port` come and go tagged.
+fn is_tagged(tables: &Tables, port: PortId) -> bool {
+    tables.port(port).is_some_and(|port| port.express.is_some())
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: everything that must pass before a change is merged.
 
-use crate::{repo, tidy};
+use crate::{ebpf::PROGRAMS, repo, tidy};
 use anyhow::Result;
 use clap::Args;
 
@@ -10,8 +10,10 @@ pub(crate) struct Ci {}
 impl Ci {
     pub(crate) fn run(self) -> Result<()> {
         repo::run(repo::cargo().args(["fmt", "--all", "--check"]))?;
-        let steer = "ebpf/steer/Cargo.toml";
-        repo::run(repo::cargo().args(["fmt", "--check", "--manifest-path", steer]))?;
+        for program in PROGRAMS {
+            let manifest = format!("ebpf/{program}/Cargo.toml");
+            repo::run(repo::cargo().args(["fmt", "--check", "--manifest-path", &manifest]))?;
+        }
         repo::run(repo::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         repo::run(
             repo::cargo()

@@ -19,7 +19,8 @@ use std::{
 /// The linker `setup --ebpf` installs. It uses the LLVM of the Rust toolchain.
 pub(crate) const BPF_LINKER: &str = "0.10.3";
 
-const PROGRAMS: &[&str] = &["steer"];
+/// Folders of `ebpf`, each with a workspace of its own.
+pub(crate) const PROGRAMS: &[&str] = &["express", "steer"];
 const TARGET: &str = "bpfel-unknown-none";
 
 #[derive(Args)]

@@ -35,7 +35,20 @@ impl Installed {
             XdpMode::Generic => XDP_FLAGS_SKB_MODE,
             XdpMode::Offloaded => XDP_FLAGS_HW_MODE,
         };
-        let fd = bpf(BPF_LINK_CREATE, &[number(program), ifindex, BPF_XDP, flags])?;
+        Self::link(program, ifindex, BPF_XDP, flags)
+    }
+
+    /// Puts the TC program `program` on what comes in at the interface, behind those that are
+    /// there.
+    ///
+    /// # Errors
+    /// What the kernel answered to `BPF_LINK_CREATE`.
+    pub(super) fn create_tc(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Self> {
+        Self::link(program, ifindex, BPF_TCX_INGRESS, 0)
+    }
+
+    fn link(program: BorrowedFd<'_>, ifindex: u32, place: u32, flags: u32) -> io::Result<Self> {
+        let fd = bpf(BPF_LINK_CREATE, &[number(program), ifindex, place, flags])?;
         // SAFETY: the kernel made this descriptor for us just now, so nobody else owns it.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
@@ -127,6 +140,7 @@ const BPF_LINK_CREATE: i64 = 28;
 const BPF_LINK_UPDATE: i64 = 29;
 const BPF_LINK_DETACH: i64 = 34;
 const BPF_XDP: u32 = 37;
+const BPF_TCX_INGRESS: u32 = 46;
 /// `include/uapi/linux/if_link.h`.
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;

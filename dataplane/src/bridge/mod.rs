@@ -5,6 +5,8 @@ mod moves;
 
 pub use mac_table::{Entry, Learned, MacTable, Origin};
 
+use std::time::Duration;
+
 use moves::Moves;
 
 use crate::{
@@ -68,6 +70,18 @@ impl Bridge {
     pub fn lookup(&self, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
         let entry = self.table.lookup((id, mac))?;
         (!entry.is_expired(network.ageing, now.ticks())).then_some(entry.origin)
+    }
+
+    /// Where `mac` is, and for how long that will be known if nothing is heard of it.
+    pub fn whereabouts(
+        &self,
+        id: NetworkId,
+        network: &Network,
+        mac: MacAddr,
+        now: Instant,
+    ) -> Option<(Origin, Duration)> {
+        let entry = self.table.lookup((id, mac))?;
+        Some((entry.origin, entry.left(network.ageing, now.ticks())?))
     }
 
     /// Looks at a part of the table and forgets who has been silent too long.
@@ -147,5 +161,14 @@ impl Entry {
     pub fn is_expired(&self, ageing: u32, now: Ticks) -> bool {
         let ageing = u64::from(ageing) * u64::from(Ticks::PER_SECOND / 8 * 9);
         u64::from(now.since(self.seen).0) > ageing
+    }
+
+    /// For how long it will be known without being heard of; `None` if it is known no longer.
+    fn left(&self, ageing: u32, now: Ticks) -> Option<Duration> {
+        if self.pinned {
+            return Some(Duration::MAX);
+        }
+        let known = Ticks(ageing.saturating_mul(Ticks::PER_SECOND / 8 * 9));
+        (!self.is_expired(ageing, now)).then(|| known.since(now.since(self.seen)).to_duration())
     }
 }

@@ -74,6 +74,17 @@ impl Ethtool {
         }
     }
 
+    /// Has the kernel hand over frames only when they are finished: checksums computed, segmented
+    /// to what the wire takes, and with their VLAN tag among their bytes.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub(crate) fn finish_frames(&self) -> io::Result<()> {
+        self.set(ETHTOOL_STXCSUM, 0)?;
+        let others = self.get(ETHTOOL_GFLAGS)? & !ETH_FLAG_TXVLAN;
+        self.set(ETHTOOL_SFLAGS, others)
+    }
+
     fn get(&self, command: u32) -> io::Result<u32> {
         let mut value = Value { command, data: 0 };
         self.call(&mut value)?;
@@ -147,9 +158,11 @@ struct Channels {
 // ethtool_channels`, whose nine fields these are.
 unsafe impl Request for Channels {}
 
+const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETH_FLAG_TXVLAN: u32 = 1 << 7;
 const ETH_FLAG_LRO: u32 = 1 << 15;

@@ -49,6 +49,8 @@ pub struct Network {
     pub stations: Arc<HashMap<MacAddr, Origin>>,
     /// Whose address is whose, as control knows it: these beat what is snooped.
     pub neighbours: Arc<HashMap<IpAddr, MacAddr>>,
+    /// What is decided about its frames may be repeated in the express lane.
+    pub express: bool,
     /// When a station or an address moves too often.
     pub moves: MoveLimit,
 }
@@ -72,6 +74,7 @@ impl Network {
             routers: false,
             stations: Arc::default(),
             neighbours: Arc::default(),
+            express: true,
             moves: MoveLimit::default(),
         }
     }

@@ -87,4 +87,22 @@ mod tests {
         let ports: std::collections::HashSet<_> = (0..1000).map(|n| port_of([10, 0, 0, 1], 10_000 + n)).collect();
         assert!(ports.len() > 950, "{}", ports.len());
     }
+
+    #[test]
+    fn the_programs_of_the_express_lane_come_to_the_same_port() {
+        use vxlane_abi::express::entropy as theirs;
+
+        let mut word = 1;
+        for _ in 0..10_000 {
+            // Steps of a congruential generator (Knuth, MMIX).
+            let (left, right): (u64, u64) = (word, word.rotate_left(29) ^ SEED);
+            assert_eq!(mix(left, right), theirs::mix(left, right), "{left:x} {right:x}");
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        }
+        assert_eq!(mix(u64::MAX, u64::MAX), theirs::mix(u64::MAX, u64::MAX));
+        let addresses = [10, 0, 0, 1, 10, 0, 0, 2];
+        let ports = u32::from_ne_bytes([0x04, 0, 0, 53]);
+        let theirs = theirs::source_port(u64::from_ne_bytes(addresses), 17, ports);
+        assert_eq!(port_of([10, 0, 0, 1], 1024), theirs);
+    }
 }

@@ -4,6 +4,8 @@
 //! run `cargo xtask ebpf` and commit both.
 #![no_std]
 
+pub mod express;
+
 /// The name of the steering program inside its object.
 pub const STEER_PROGRAM: &str = "steer";
 

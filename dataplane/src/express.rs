@@ -1,0 +1,340 @@
+//! The express lane as a worker has it: which decisions are repeated by the programs, and for how long.
+//!
+//! A worker that has decided about a frame may put the decision into a map, from which a program
+//! then repeats it for every frame like it. It does so only for what the MAC table vouches for, so
+//! that a policy which refuses a frame, or rewrites it, never gets there. What is in a map ends by
+//! itself, at the latest when the stations that it is about would be forgotten, and at once when
+//! the [epoch](Epochs) of its network does.
+
+mod placed;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use nix::time::{ClockId, clock_gettime};
+use vxlane_abi::express::{Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, OVERHEAD, TunnelKey, Way};
+
+pub use crate::attach::express::Epochs;
+use crate::{
+    bridge::{Bridge, Origin},
+    clock::Instant,
+    ids::{NetworkId, PortId},
+    tables::{Network, Role, Tables},
+    verdict::{Decision, Verdict},
+    vtep,
+    wire::{EtherType, Ethernet, Layers, Vni},
+};
+use placed::{Key, Placed};
+
+/// Where a port is, to the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// The index of its interface.
+    pub ifindex: u32,
+    /// Whether a frame for it can go straight into the namespace behind it.
+    pub into: bool,
+}
+
+impl Leg {
+    /// How a frame gets there.
+    pub fn kind(self) -> u32 {
+        if self.into { KIND_PEER } else { KIND_SEND }
+    }
+}
+
+/// The maps that the programs read.
+pub trait Flows: Send {
+    /// Has frames of an endpoint go this way.
+    ///
+    /// # Errors
+    /// [`FlowsError`]
+    fn put_flow(&mut self, key: &FlowKey, flow: &Encap) -> Result<(), FlowsError>;
+
+    /// Has frames of another VTEP go this way.
+    ///
+    /// # Errors
+    /// [`FlowsError`]
+    fn put_tunnel(&mut self, key: &TunnelKey, way: &Way) -> Result<(), FlowsError>;
+
+    /// Has a worker decide again.
+    fn remove_flow(&mut self, key: &FlowKey);
+
+    /// Has a worker decide again.
+    fn remove_tunnel(&mut self, key: &TunnelKey);
+}
+
+/// The map is full, or the kernel has no memory for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for another flow")]
+pub struct FlowsError;
+
+/// What a worker did with flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Put into a map, also again.
+    pub placed: u64,
+    /// Left to the workers, because the network or the worker had as many as it may.
+    pub refused: u64,
+    /// Taken out, because they had ended.
+    pub removed: u64,
+    /// In the maps now.
+    pub current: u64,
+}
+
+/// One worker's share of the express lane.
+pub struct Express {
+    flows: Box<dyn Flows>,
+    epochs: Arc<Epochs>,
+    placed: Placed,
+    /// Epochs that had ended when the worker last looked whether it was told anything.
+    ended: u64,
+    counts: FlowCounts,
+    clock: fn() -> u64,
+}
+
+impl fmt::Debug for Express {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Express").field("ended", &self.ended).field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+impl Express {
+    /// Puts at most `most` flows into `flows`.
+    pub fn new(flows: Box<dyn Flows>, epochs: Arc<Epochs>, most: usize) -> Self {
+        Self { flows, epochs, placed: Placed::new(most), ended: 0, counts: FlowCounts::default(), clock: kernel_time }
+    }
+
+    /// Call this before looking at what other workers have to tell: decisions made from now on
+    /// know of every epoch that has ended.
+    pub(crate) fn begin(&mut self) {
+        self.ended = self.epochs.ended();
+    }
+
+    /// Ends the epoch of `network`, because a station of it has moved.
+    pub(crate) fn end(&self, network: NetworkId) {
+        self.epochs.end(network);
+    }
+
+    /// What it did.
+    pub fn counts(&self) -> FlowCounts {
+        FlowCounts { current: self.placed.len() as u64, ..self.counts }
+    }
+
+    /// Has `decision`, which was made about `frame` from the port `from`, be repeated, if that is
+    /// one for this lane.
+    #[inline(never)]
+    pub(crate) fn repeat(
+        &mut self,
+        tables: &Tables,
+        bridge: &Bridge,
+        now: Instant,
+        from: PortId,
+        decision: &Decision,
+        frame: &[u8],
+    ) {
+        if let Some(flow) = Flow::of(tables, bridge, now, from, decision, frame) {
+            self.place(&flow);
+        }
+    }
+
+    fn place(&mut self, flow: &Flow) {
+        let (time, epoch) = ((self.clock)(), self.epochs.of(flow.network));
+        // An epoch may have ended after this was decided: let the next frame do it.
+        if self.epochs.ended() != self.ended || self.placed.is_fresh(&flow.key, epoch, time) {
+            return;
+        }
+        let life = flow.life.min(LIFE);
+        let nanos = |part: Duration| time.saturating_add(u64::try_from(part.as_nanos()).unwrap_or(u64::MAX));
+        let way = Way { epoch, expires: nanos(life), confirm: nanos(life / 2), ..flow.way };
+        if !self.placed.put(flow.key, flow.network, &way) {
+            self.counts.refused += 1;
+            return;
+        }
+        let result = match flow.key {
+            Key::Flow(key) => self.flows.put_flow(&key, &Encap { way, ..flow.encap }),
+            Key::Tunnel(key) => self.flows.put_tunnel(&key, &way),
+        };
+        match result {
+            Ok(()) => self.counts.placed += 1,
+            Err(FlowsError) => {
+                self.placed.remove(&flow.key);
+                self.counts.refused += 1;
+            }
+        }
+    }
+
+    /// Takes some of the flows that have ended out of the maps. Ten times a second, and every one
+    /// is looked at within seven seconds.
+    pub(crate) fn tick(&mut self) {
+        let time = (self.clock)();
+        let Self { flows, epochs, placed, counts, .. } = self;
+        placed.sweep(
+            time,
+            |network| epochs.of(network),
+            |key| {
+                counts.removed += 1;
+                match key {
+                    Key::Flow(key) => flows.remove_flow(key),
+                    Key::Tunnel(key) => flows.remove_tunnel(key),
+                }
+            },
+        );
+    }
+}
+
+/// A decision that can be repeated.
+struct Flow {
+    key: Key,
+    network: NetworkId,
+    /// All but its times and its epoch.
+    way: Way,
+    /// Its headers, where it has any.
+    encap: Encap,
+    /// For how long the MAC table vouches for it.
+    life: Duration,
+}
+
+impl Flow {
+    fn of(
+        tables: &Tables,
+        bridge: &Bridge,
+        now: Instant,
+        from: PortId,
+        decision: &Decision,
+        frame: &[u8],
+    ) -> Option<Self> {
+        if !matches!(decision.verdict, Verdict::Deliver(_) | Verdict::Forward(_)) {
+            return None;
+        }
+        let network = tables.network(decision.network).filter(|network| network.express)?;
+        let port = tables.port(from)?;
+        let leg = port.express?;
+        match port.role {
+            Role::Access(id) if id == decision.network && decision.start == 0 => {
+                let frame = &frame[..decision.end];
+                let (ethernet, life) = vouched(bridge, id, network, now, Origin::Port(from), decision, frame)?;
+                Self::access(tables, network, decision, leg, from, &ethernet, frame, life)
+            }
+            Role::Uplink if decision.start == OVERHEAD => {
+                Self::uplink(tables, bridge, now, network, decision, from, frame)
+            }
+            Role::Uplink | Role::Access(_) | Role::Host(_) => None,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a flow is made of")]
+    fn access(
+        tables: &Tables,
+        network: &Network,
+        decision: &Decision,
+        leg: Leg,
+        from: PortId,
+        ethernet: &Ethernet,
+        frame: &[u8],
+        life: Duration,
+    ) -> Option<Self> {
+        let mut encap = BLANK;
+        if let Verdict::Deliver(to) = decision.verdict {
+            encap.way = local(tables, decision.network, from, to)?;
+        } else if let Verdict::Forward(vtep) = decision.verdict {
+            let vtep = tables.vtep(vtep)?;
+            (encap.headers, encap.ip_sum) = vtep.template.as_ref()?.parts(network.vni);
+            let uplink = tables.port(vtep.uplink)?.express?;
+            encap.way = way(decision.network, from, vtep.uplink, uplink.ifindex, KIND_TUNNEL);
+        }
+        encap.way.longest = u32::from(network.mtu) + 14;
+        let mut address = [0; 16];
+        let addresses = Layers::walk(frame).addresses(frame);
+        let source = &addresses[..addresses.len() / 2];
+        address.get_mut(..source.len())?.copy_from_slice(source);
+        let key =
+            FlowKey { ifindex: leg.ifindex, destination: ethernet.destination.0, source: ethernet.source.0, address };
+        Some(Self { key: Key::Flow(key), network: decision.network, way: encap.way, encap, life })
+    }
+
+    fn uplink(
+        tables: &Tables,
+        bridge: &Bridge,
+        now: Instant,
+        network: &Network,
+        decision: &Decision,
+        from: PortId,
+        frame: &[u8],
+    ) -> Option<Self> {
+        let Verdict::Deliver(to) = decision.verdict else { return None };
+        let outer = vtep::decap(frame, tables.local()).ok()?;
+        let (id, peer) = tables.tunnel(outer.vni, outer.source)?;
+        if id != decision.network {
+            return None;
+        }
+        let inner = frame.get(decision.start..decision.end)?;
+        let (ethernet, life) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
+        let key = TunnelKey {
+            vni: wire_vni(outer.vni),
+            vtep: outer.source.octets(),
+            destination: ethernet.destination.0,
+            source: ethernet.source.0,
+        };
+        Some(Self { key: Key::Tunnel(key), network: id, way: local(tables, id, from, to)?, encap: BLANK, life })
+    }
+}
+
+/// The header of an overlay frame from `origin`, if it is of IP and the MAC table says the same
+/// of its two stations as `decision` does; and for how long it will.
+fn vouched(
+    bridge: &Bridge,
+    id: NetworkId,
+    network: &Network,
+    now: Instant,
+    origin: Origin,
+    decision: &Decision,
+    frame: &[u8],
+) -> Option<(Ethernet, Duration)> {
+    let (ethernet, _) = Ethernet::split(frame)?;
+    if !matches!(ethernet.ether_type, EtherType::IPV4 | EtherType::IPV6) {
+        return None;
+    }
+    let (heard, _) = bridge.whereabouts(id, network, ethernet.source, now)?;
+    let (found, left) = bridge.whereabouts(id, network, ethernet.destination, now)?;
+    let agrees = heard == origin
+        && match (found, decision.verdict) {
+            (Origin::Port(found), Verdict::Deliver(to)) => found == to,
+            (Origin::Vtep(found), Verdict::Forward(to)) => found == to,
+            _ => false,
+        };
+    // A frame that is to confirm a station comes twice in a sixteenth of the ageing time.
+    let ageing = Duration::from_secs(network.ageing.into());
+    agrees.then_some((*ethernet, left.min(ageing / 8)))
+}
+
+/// The way to a port of this host.
+fn local(tables: &Tables, network: NetworkId, from: PortId, to: PortId) -> Option<Way> {
+    let port = tables.port(to).filter(|port| port.role == Role::Access(network))?;
+    let leg = port.express?;
+    Some(way(network, from, to, leg.ifindex, leg.kind()))
+}
+
+fn way(network: NetworkId, from: PortId, to: PortId, ifindex: u32, kind: u32) -> Way {
+    Way { network: network.0.into(), from: from.0, to: to.0, ifindex, kind, ..BLANK.way }
+}
+
+fn wire_vni(vni: Vni) -> [u8; 4] {
+    let [_, high, middle, low] = vni.get().to_be_bytes();
+    [high, middle, low, 0]
+}
+
+/// What the programs measure time with.
+fn kernel_time() -> u64 {
+    let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
+    Duration::from(time).as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+const BLANK: Encap = Encap {
+    way: Way { expires: 0, confirm: 0, epoch: 0, network: 0, ifindex: 0, kind: 0, longest: u32::MAX, from: 0, to: 0 },
+    ip_sum: 0,
+    headers: [0; OVERHEAD],
+    reserved: [0; 2],
+};
+
+/// The longest that a decision is repeated without asking: so long may established flows go on
+/// when nobody is there to ask.
+const LIFE: Duration = Duration::from_secs(30);

@@ -1,0 +1,214 @@
+//! A frame from an endpoint: to another endpoint of this host, or into a tunnel.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::generated::{bpf_redirect, bpf_skb_adjust_room},
+    programs::TcContext,
+};
+use vxlane_abi::express::{Encap, Event, FlowKey, KIND_TUNNEL, OVERHEAD, entropy};
+
+use crate::{
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, is_echo, ne32, word},
+    leave,
+    maps::{FLOWS, admit, count, count_ports},
+};
+
+/// Forwards the frame, or says why a worker has to.
+#[inline(always)]
+pub fn forward(ctx: &TcContext) -> Result<i32, Event> {
+    let facts = Facts::of(ctx);
+    if facts.vlan {
+        return Err(Event::Miss);
+    }
+    let mut packet = Packet::EMPTY;
+    packet.read(ctx, &facts).ok_or(Event::Miss)?;
+    let flow = FLOWS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
+    // SAFETY: the lookup has just returned `flow`, of which `way` is a part.
+    let way = unsafe { &raw mut (*flow).way };
+    admit(way)?;
+    // SAFETY: as above.
+    let (longest, kind, ifindex, from, to) =
+        unsafe { ((*way).longest, (*way).kind, (*way).ifindex, (*way).from, (*way).to) };
+    if packet.longest > longest {
+        return Err(Event::Miss);
+    }
+    if kind == KIND_TUNNEL {
+        return encap(ctx, flow, &facts, &packet);
+    }
+    count(Event::Hit);
+    count_ports(from, to, facts.packets, facts.length, facts.length);
+    Ok(leave::send(ctx, ifindex, kind))
+}
+
+/// What is needed of a packet.
+struct Packet {
+    key: FlowKey,
+    ether_type: u16,
+    /// Outer UDP source port.
+    source_port: u16,
+    /// Congestion mark.
+    ecn: u8,
+    /// The longest frame it is on the wire, in bytes.
+    longest: u32,
+}
+
+impl Packet {
+    const EMPTY: Self = Self {
+        key: FlowKey { ifindex: 0, destination: [0; 6], source: [0; 6], address: [0; 16] },
+        ether_type: 0,
+        source_port: 0,
+        ecn: 0,
+        longest: 0,
+    };
+
+    /// Reads a packet of IPv4 without options, or of IPv6 without extensions. In place: there is
+    /// little room on the stack.
+    #[inline(always)]
+    fn read(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<14>(ctx)?;
+        self.key.ifindex = facts.ifindex;
+        copy(bytes, 0, &mut self.key.destination);
+        copy(bytes, 6, &mut self.key.source);
+        self.ether_type = be16(bytes, 12) as u16;
+        match u32::from(self.ether_type) {
+            IPV4 => self.read_v4(ctx, facts),
+            IPV6 => self.read_v6(ctx, facts),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn read_v4(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<38>(ctx)?;
+        let total = be16(bytes, 16);
+        if bytes[14] != 0x45 || total < 20 || total + 14 > facts.length {
+            return None;
+        }
+        self.ecn = bytes[15] & 3;
+        copy::<38, 4>(bytes, 26, first(&mut self.key.address));
+        let whole = be16(bytes, 20) & 0x3fff == 0;
+        let protocol = if whole { bytes[23] } else { 0 };
+        let has_ports = (protocol == TCP || protocol == UDP) && total >= 28;
+        let ports = if has_ports { ne32(bytes, 34) } else { 0 };
+        if protocol == UDP && ports == DHCP_REPLY {
+            return None;
+        }
+        self.source_port = entropy::source_port(word(bytes, 26), protocol, ports);
+        self.longest = longest::<47>(ctx, facts, protocol, 34)?;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn read_v6(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<58>(ctx)?;
+        let payload = be16(bytes, 18);
+        let protocol = bytes[20];
+        if bytes[14] >> 4 != 6 || payload + 54 > facts.length {
+            return None;
+        }
+        let ports = match protocol {
+            UDP if ne32(bytes, 54) == DHCPV6_REPLY => return None,
+            TCP | UDP if payload >= 8 => ne32(bytes, 54),
+            TCP | UDP => 0,
+            ICMPV6 if is_echo(bytes[54]) => 0,
+            _ => return None,
+        };
+        self.ecn = bytes[15] >> 4 & 3;
+        copy(bytes, 22, &mut self.key.address);
+        let mut addresses = word(bytes, 22);
+        addresses = entropy::fold(addresses, word(bytes, 30));
+        addresses = entropy::fold(addresses, word(bytes, 38));
+        addresses = entropy::fold(addresses, word(bytes, 46));
+        self.source_port = entropy::source_port(addresses, protocol, ports);
+        self.longest = longest::<67>(ctx, facts, protocol, 54)?;
+        Some(())
+    }
+}
+
+/// The place of an IPv4 address among the bytes of a longer one.
+#[inline(always)]
+fn first(address: &mut [u8; 16]) -> &mut [u8; 4] {
+    // SAFETY: the first four of sixteen bytes, borrowed from those.
+    unsafe { &mut *address.as_mut_ptr().cast() }
+}
+
+/// The length of the longest frame that this one is on the wire; its transport header is at
+/// `transport`, and `N` is where the length of a TCP header at that place has been read.
+#[inline(always)]
+fn longest<const N: usize>(ctx: &TcContext, facts: &Facts, protocol: u8, transport: usize) -> Option<u32> {
+    if facts.segment == 0 {
+        return Some(facts.length);
+    }
+    let header = match protocol {
+        TCP => u32::from(head::<N>(ctx)?[transport + 12] >> 4) * 4,
+        UDP => 8,
+        _ => return None,
+    };
+    Some(transport as u32 + header + facts.segment)
+}
+
+/// Puts the tunnel on and sends the frame by the uplink.
+#[inline(always)]
+fn encap(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) -> Result<i32, Event> {
+    let ip_length = facts.length + 36;
+    if ip_length > 65_535 {
+        return Err(Event::Miss);
+    }
+    // SAFETY: the caller has looked `flow` up in this call.
+    let (headers, ip_sum, way) = unsafe { (&(*flow).headers, (*flow).ip_sum, &(*flow).way) };
+    let mut outer = [0u8; OVERHEAD + 14];
+    let mut index = 0;
+    while index < OVERHEAD {
+        outer[index] = headers[index];
+        index += 1;
+    }
+    index = 0;
+    while index < 6 {
+        outer[OVERHEAD + index] = packet.key.destination[index];
+        outer[OVERHEAD + 6 + index] = packet.key.source[index];
+        index += 1;
+    }
+    put(&mut outer, OVERHEAD + 12, packet.ether_type);
+    let sum = ip_sum + ip_length + u32::from(packet.ecn);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = !((sum >> 16) + sum) as u16;
+    outer[15] = packet.ecn;
+    put(&mut outer, 16, ip_length as u16);
+    put(&mut outer, 24, sum);
+    put(&mut outer, 34, packet.source_port);
+    put(&mut outer, 38, (ip_length - 20) as u16);
+    let (ifindex, from, to) = (way.ifindex, way.from, way.to);
+    // SAFETY: the context is the one of this call; the others are numbers.
+    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, OVERHEAD as i32, BPF_ADJ_ROOM_MAC, GROW) } != 0 {
+        return Err(Event::Miss);
+    }
+    // The frame has just been made that long, in one place and writable: this cannot fail.
+    if ctx.store(0, &outer, 0).is_err() {
+        return Ok(leave::DROP);
+    }
+    count(Event::Hit);
+    let overhead = OVERHEAD as u32 * facts.packets;
+    count_ports(from, to, facts.packets, facts.length, facts.length + overhead);
+    // SAFETY: the helper takes numbers, and checks them.
+    Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
+}
+
+#[inline(always)]
+fn put<const N: usize>(bytes: &mut [u8; N], at: usize, value: u16) {
+    let [high, low] = value.to_be_bytes();
+    (bytes[at], bytes[at + 1]) = (high, low);
+}
+
+/// From the port of DHCP servers to that of clients: workers ask whether this one may be a server.
+const DHCP_REPLY: u32 = (67 << 16 | 68_u32).to_be();
+const DHCPV6_REPLY: u32 = (547 << 16 | 546_u32).to_be();
+/// The frame grows by outer headers with an Ethernet frame inside; what it will be segmented
+/// into stays as it is.
+const GROW: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
+    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
+    | 14 << 56;

@@ -1,0 +1,91 @@
+//! Reading a frame, whose bytes may not all lie in one place.
+
+use aya_ebpf::programs::TcContext;
+
+/// The first `N` bytes of the frame; `None` if it is shorter.
+#[inline(always)]
+pub fn head<const N: usize>(ctx: &TcContext) -> Option<&[u8; N]> {
+    let start = ctx.data();
+    if start + N <= ctx.data_end() {
+        // SAFETY: the range from `data` to `data_end` is readable until a helper changes the
+        // frame, which nobody does while what we return is in use.
+        return Some(unsafe { &*(start as *const [u8; N]) });
+    }
+    ctx.pull_data(N as u32).ok()?;
+    let start = ctx.data();
+    if start + N > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: as above, with what `pull_data` made of the frame.
+    Some(unsafe { &*(start as *const [u8; N]) })
+}
+
+/// The big-endian number at `at`.
+#[inline(always)]
+pub fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from(bytes[at]) << 8 | u32::from(bytes[at + 1])
+}
+
+/// Copies the `M` bytes at `at`. Numbers are constants wherever this is called, so that the check
+/// is done by the compiler.
+#[inline(always)]
+pub fn copy<const N: usize, const M: usize>(bytes: &[u8; N], at: usize, to: &mut [u8; M]) {
+    let mut index = 0;
+    while index < M {
+        to[index] = bytes[at + index];
+        index += 1;
+    }
+}
+
+/// The four bytes at `at`, as they lie.
+#[inline(always)]
+pub fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from(bytes[at])
+        | u32::from(bytes[at + 1]) << 8
+        | u32::from(bytes[at + 2]) << 16
+        | u32::from(bytes[at + 3]) << 24
+}
+
+/// The eight bytes at `at`, as they lie: these programs are built for little-endian machines.
+#[inline(always)]
+pub fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    u64::from(ne32(bytes, at)) | u64::from(ne32(bytes, at + 4)) << 32
+}
+
+/// What the kernel says of the frame besides its bytes.
+pub struct Facts {
+    /// Where it came in.
+    pub ifindex: u32,
+    /// All of it.
+    pub length: u32,
+    /// The payload of each frame that it will be segmented into; 0 if it will not.
+    pub segment: u32,
+    /// How many frames it is on the wire.
+    pub packets: u32,
+    /// Whether a VLAN tag has been taken out of it.
+    pub vlan: bool,
+}
+
+impl Facts {
+    #[inline(always)]
+    pub fn of(ctx: &TcContext) -> Self {
+        let skb = ctx.skb.skb;
+        // SAFETY: the kernel passes a valid `__sk_buff`, alive for this call.
+        let (ifindex, length, segment, segments, vlan) =
+            unsafe { ((*skb).ingress_ifindex, (*skb).len, (*skb).gso_size, (*skb).gso_segs, (*skb).vlan_present) };
+        Self { ifindex, length, segment, packets: if segments == 0 { 1 } else { segments }, vlan: vlan != 0 }
+    }
+}
+
+pub const IPV4: u32 = 0x0800;
+pub const IPV6: u32 = 0x86dd;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+
+/// Whether an ICMPv6 message of this type is an echo, and not one that workers listen to or
+/// answer (neighbours, routers, listeners).
+#[inline(always)]
+pub fn is_echo(kind: u8) -> bool {
+    kind == 128 || kind == 129
+}

@@ -1,0 +1,60 @@
+//! The TC programs of the express lane: they repeat what workers decided, and ask when in doubt.
+//!
+//! A frame whose flow is known leaves at once, whole even where the kernel will segment it later.
+//! Every other frame gets a tag that names its port, and goes through the punt pair into the ring
+//! of a worker. `dataplane/src/express.rs` fills the maps.
+#![no_std]
+#![no_main]
+
+mod access;
+mod frame;
+mod leave;
+mod maps;
+mod uplink;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use leave::{PASS, punt};
+use maps::{EXITS, count, setup};
+use vxlane_abi::express::{Event, MAX_TAGS};
+
+/// Entry for every frame that an endpoint sends.
+#[classifier]
+pub fn express_access(ctx: TcContext) -> i32 {
+    access::forward(&ctx).unwrap_or_else(|event| punt(&ctx, event))
+}
+
+/// Entry for every frame that comes in on the uplink.
+#[classifier]
+pub fn express_uplink(ctx: TcContext) -> i32 {
+    let Some(setup) = setup() else { return PASS };
+    if !uplink::is_ours(&ctx, &setup.vtep) {
+        count(Event::Passed);
+        return PASS;
+    }
+    uplink::deliver(&ctx).unwrap_or_else(|event| punt(&ctx, event))
+}
+
+/// Entry for every frame that a worker sends.
+#[classifier]
+pub fn express_exit(ctx: TcContext) -> i32 {
+    // SAFETY: the kernel passes a valid `__sk_buff`, alive for this call.
+    let (present, tag) = unsafe { ((*ctx.skb.skb).vlan_present, (*ctx.skb.skb).vlan_tci) };
+    let exit = EXITS.get(tag & (MAX_TAGS - 1)).filter(|exit| present != 0 && exit.ifindex != 0);
+    let Some(&exit) = exit else {
+        count(Event::NoExit);
+        return leave::DROP;
+    };
+    leave::untag(&ctx);
+    count(Event::Sent);
+    leave::send(&ctx, exit.ifindex, exit.kind)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// SAFETY: no other symbol of this object is named so; the loader reads it as a C string.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,83 @@
+//! The maps, and what is read and counted in them.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::generated::bpf_ktime_get_coarse_ns,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use vxlane_abi::express::{
+    EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_NETWORKS, MAX_TAGS, PortCounts, Setup,
+    TunnelKey, Way,
+};
+
+#[map]
+pub static FLOWS: HashMap<FlowKey, Encap> = HashMap::with_max_entries(MAX_FLOWS, 0);
+#[map]
+pub static TUNNELS: HashMap<TunnelKey, Way> = HashMap::with_max_entries(MAX_FLOWS, 0);
+#[map]
+static EPOCHS: Array<u32> = Array::with_max_entries(MAX_NETWORKS, BPF_F_MMAPABLE);
+#[map]
+pub static TAGS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_TAGS, 0);
+#[map]
+pub static EXITS: Array<Exit> = Array::with_max_entries(MAX_TAGS, 0);
+#[map]
+static SETUP: Array<Setup> = Array::with_max_entries(1, 0);
+#[map]
+static PORT_COUNTS: PerCpuArray<PortCounts> = PerCpuArray::with_max_entries(MAX_TAGS, 0);
+#[map]
+static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_COUNT, 0);
+
+/// What user space has set up.
+#[inline(always)]
+pub fn setup() -> Option<&'static Setup> {
+    SETUP.get(0)
+}
+
+/// Whether a flow is good now; where it is not, why.
+#[inline(always)]
+pub fn admit(way: *mut Way) -> Result<(), Event> {
+    // SAFETY: callers pass what a lookup just returned; such memory stays readable for this call.
+    // Should user space replace the value meanwhile, each field is still one that it wrote.
+    let (network, epoch, expires, confirm) = unsafe { ((*way).network, (*way).epoch, (*way).expires, (*way).confirm) };
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if EPOCHS.get(network) != Some(&epoch) || now >= expires {
+        return Err(Event::Stale);
+    }
+    if now >= confirm {
+        // SAFETY: as above, and writable. Of two processors that get here at once both may send a
+        // frame to be confirmed, which does no harm.
+        unsafe { (*way).confirm = u64::MAX };
+        return Err(Event::Confirm);
+    }
+    Ok(())
+}
+
+/// Counts frames of `bytes` in all that came in at one port and leave at another.
+#[inline(always)]
+pub fn count_ports(from: u16, to: u16, packets: u32, received: u32, sent: u32) {
+    if let Some(counts) = PORT_COUNTS.get_ptr_mut(u32::from(from)) {
+        // SAFETY: the helper returned a pointer into this CPU's copy, and a program is not
+        // interrupted by itself on the same CPU.
+        unsafe {
+            (*counts).rx_packets = (*counts).rx_packets.wrapping_add(u64::from(packets));
+            (*counts).rx_bytes = (*counts).rx_bytes.wrapping_add(u64::from(received));
+        }
+    }
+    if let Some(counts) = PORT_COUNTS.get_ptr_mut(u32::from(to)) {
+        // SAFETY: as above.
+        unsafe {
+            (*counts).tx_packets = (*counts).tx_packets.wrapping_add(u64::from(packets));
+            (*counts).tx_bytes = (*counts).tx_bytes.wrapping_add(u64::from(sent));
+        }
+    }
+}
+
+#[inline(always)]
+pub fn count(what: Event) {
+    if let Some(counter) = EVENTS.get_ptr_mut(what as u32) {
+        // SAFETY: as in `count_ports`.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}

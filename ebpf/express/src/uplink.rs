@@ -1,0 +1,158 @@
+//! A frame from another VTEP, for an endpoint of this host.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_CSUM_LEVEL_QUERY, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::generated::{bpf_csum_level, bpf_skb_adjust_room},
+    programs::TcContext,
+};
+use vxlane_abi::{
+    VtepAddress,
+    express::{Event, OVERHEAD, TunnelKey},
+};
+
+use crate::{
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, is_echo, ne32},
+    leave,
+    maps::{TUNNELS, admit, count, count_ports},
+};
+
+/// Whether this is VXLAN to our VTEP. Fragments, of which only the first has a port, are the
+/// host's, as are frames with a VLAN tag.
+#[inline(always)]
+pub fn is_ours(ctx: &TcContext, vtep: &VtepAddress) -> bool {
+    let Some(bytes) = head::<34>(ctx) else { return false };
+    let header = u32::from(bytes[14] & 0x0f) * 4;
+    let (is_v4, is_udp, is_whole) = (be16(bytes, 12) == IPV4, bytes[23] == UDP, be16(bytes, 20) & 0x3fff == 0);
+    let destination = ne32(bytes, 30);
+    if !is_v4 || bytes[14] >> 4 != 4 || header < 20 || !is_udp || !is_whole {
+        return false;
+    }
+    if destination != u32::from_ne_bytes(vtep.address) || destination == 0 || Facts::of(ctx).vlan {
+        return false;
+    }
+    ctx.load::<u16>(14 + header as usize + 2).is_ok_and(|port| port == u16::from_ne_bytes(vtep.port))
+}
+
+/// Delivers the frame, or says why a worker has to.
+#[inline(always)]
+pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
+    let facts = Facts::of(ctx);
+    let mut packet = Packet {
+        key: TunnelKey { vni: [0; 4], vtep: [0; 4], destination: [0; 6], source: [0; 6] },
+        ethernet: [0; 14],
+        shrink: 0,
+    };
+    packet.read(ctx, &facts).ok_or(Event::Miss)?;
+    let way = TUNNELS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
+    admit(way)?;
+    // SAFETY: the lookup has just returned `way`.
+    let (kind, ifindex, from, to) = unsafe { ((*way).kind, (*way).ifindex, (*way).from, (*way).to) };
+    // SAFETY: the context is the one of this call; the others are numbers.
+    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, -(OVERHEAD as i32), BPF_ADJ_ROOM_MAC, packet.shrink) } != 0 {
+        return Err(Event::Miss);
+    }
+    // The frame is longer than that, and writable since it was made shorter: this cannot fail.
+    if ctx.store(0, &packet.ethernet, 0).is_err() {
+        return Ok(leave::DROP);
+    }
+    count(Event::Hit);
+    let overhead = OVERHEAD as u32 * facts.packets;
+    count_ports(from, to, facts.packets, facts.length + overhead - OVERHEAD as u32, facts.length - OVERHEAD as u32);
+    Ok(leave::send(ctx, ifindex, kind))
+}
+
+/// What is needed of a packet.
+struct Packet {
+    key: TunnelKey,
+    /// The inner Ethernet header.
+    ethernet: [u8; 14],
+    /// How the frame is made shorter.
+    shrink: u64,
+}
+
+impl Packet {
+    /// Reads a packet that is without fault and needs no change but to lose its outer headers.
+    /// In place: there is little room on the stack.
+    #[inline(always)]
+    fn read(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<84>(ctx)?;
+        let (ip_length, udp_length) = (be16(bytes, 16), be16(bytes, 38));
+        let is_plain = bytes[14] == 0x45 && ip_length + 14 == facts.length && udp_length + 20 == ip_length;
+        if !is_plain || !holds(bytes) || bytes[42] & 0x08 == 0 {
+            return None;
+        }
+        let (outer_ecn, is_checked) = (bytes[15] & 3, be16(bytes, 40) != 0);
+        (self.key.vni[0], self.key.vni[1], self.key.vni[2]) = (bytes[46], bytes[47], bytes[48]);
+        copy(bytes, 26, &mut self.key.vtep);
+        copy(bytes, 50, &mut self.key.destination);
+        copy(bytes, 56, &mut self.key.source);
+        copy(bytes, 50, &mut self.ethernet);
+        let (protocol, ecn) = match be16(bytes, 62) {
+            IPV4 => self.read_v4(bytes, facts)?,
+            IPV6 => self.read_v6(head::<105>(ctx)?, facts)?,
+            _ => return None,
+        };
+        // The kernel does not take back what it noted of the tunnel, and would look for one when
+        // it segments a datagram.
+        if facts.segment != 0 && protocol != TCP {
+            return None;
+        }
+        if is_checked && facts.segment == 0 && !is_verified(ctx) {
+            return None;
+        }
+        keeps_mark(ecn, outer_ecn).then_some(())
+    }
+
+    /// The protocol and the congestion mark of the packet inside.
+    #[inline(always)]
+    fn read_v4(&mut self, bytes: &[u8; 84], facts: &Facts) -> Option<(u8, u8)> {
+        let total = be16(bytes, 66);
+        self.shrink = (BPF_F_ADJ_ROOM_DECAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+        let fits = bytes[64] == 0x45 && total >= 20 && total + 64 <= facts.length;
+        fits.then_some((bytes[73], bytes[65] & 3))
+    }
+
+    #[inline(always)]
+    fn read_v6(&mut self, bytes: &[u8; 105], facts: &Facts) -> Option<(u8, u8)> {
+        self.shrink = (BPF_F_ADJ_ROOM_DECAP_L3_IPV6 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+        let is_known = match bytes[70] {
+            TCP | UDP => true,
+            ICMPV6 => is_echo(bytes[104]),
+            _ => false,
+        };
+        let fits = bytes[64] >> 4 == 6 && be16(bytes, 68) + 104 <= facts.length;
+        (fits && is_known).then_some((bytes[70], bytes[65] >> 4 & 3))
+    }
+}
+
+/// Whether the checksum of the outer IP header is right.
+#[inline(always)]
+fn holds(bytes: &[u8; 84]) -> bool {
+    let mut sum = 0;
+    let mut at = 14;
+    while at < 34 {
+        sum += be16(bytes, at);
+        at += 2;
+    }
+    let sum = (sum >> 16) + (sum & 0xffff);
+    (sum >> 16) + (sum & 0xffff) == 0xffff
+}
+
+/// Whether the device has found the outer UDP checksum right.
+#[inline(always)]
+fn is_verified(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the one of this call; the other is a number.
+    unsafe { bpf_csum_level(ctx.skb.skb, u64::from(BPF_CSUM_LEVEL_QUERY)) >= 0 }
+}
+
+/// Whether RFC 6040 section 4.2 leaves the inner congestion mark as it is, with this outer one.
+#[inline(always)]
+fn keeps_mark(inner: u8, outer: u8) -> bool {
+    const NOT_ECT: u8 = 0;
+    const ECT1: u8 = 1;
+    const CE: u8 = 3;
+    inner == CE || outer == NOT_ECT || outer == inner || (outer != CE && (inner == NOT_ECT || inner == ECT1))
+}
