@@ -101,7 +101,7 @@ impl Pipeline {
         let origin = Origin::Port(port);
         self.learn(id, network, &ethernet, origin, now)?;
         if network.gateway.is_some_and(|gateway| gateway.mac == ethernet.destination) {
-            let routed = self.router.leave(tables, now, id, network, frame)?;
+            let routed = self.router.leave(tables, now, port, id, network, frame)?;
             return self.routed(tables, now, routed, id, frame);
         }
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;

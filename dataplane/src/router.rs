@@ -15,8 +15,8 @@ use zerocopy::IntoBytes;
 
 use crate::{
     clock::Instant,
-    ids::NetworkId,
-    nat::{Nat, Restored, Sender},
+    ids::{NetworkId, PortId, WorkerId},
+    nat::{Glimpse, Nat, Restored, Sender, Way},
     tables::{Hop, Network, NoHop, Outside, Tables},
     verdict::{Decision, DropReason, Verdict},
     vtep::Flow,
@@ -51,11 +51,12 @@ impl Router {
         Self { nat: None, wanted: Vec::with_capacity(WANTED) }
     }
 
-    /// Routes a frame that an endpoint of `network` sent to its gateway's MAC address.
+    /// Routes a frame that an endpoint of `network` sent, at `port`, to its gateway's MAC address.
     pub(crate) fn leave(
         &mut self,
         tables: &Tables,
         now: Instant,
+        port: PortId,
         id: NetworkId,
         network: &Network,
         frame: &mut [u8],
@@ -84,6 +85,9 @@ impl Router {
             return refuse(icmp::Error::TimeExceeded, DropReason::TtlExceeded);
         }
         Layers::walk(frame).finish_checksum(frame);
+        if let Some(worker) = elsewhere(nat, id, frame) {
+            return Ok(Routed::Decided(Verdict::HandOver { worker, port }));
+        }
         if nat.is_outside(ip.destination()) {
             return match translate(nat, now, sender, frame) {
                 Ok(()) => arrive(nat, tables, now, frame, true),
@@ -161,6 +165,15 @@ impl Router {
         if before.networks().any(ended) {
             nat.retain(|session| still(session.network));
         }
+        self.publish(after);
+    }
+
+    /// Publishes what `tables` say; also to be called when there is a new translation.
+    pub fn publish(&mut self, tables: &Tables) {
+        let Some(nat) = &mut self.nat else { return };
+        for publish in nat.publish(tables.publishes()) {
+            tracing::error!(port = publish.port, "there is no room to publish it");
+        }
     }
 
     /// The MAC address of the next hop; notes that it is wanted if it is not known.
@@ -171,6 +184,12 @@ impl Router {
         }
         known.ok_or(DropReason::NextHopUnresolved)
     }
+}
+
+/// The worker that has to translate the packet in `frame`, if it is another one.
+fn elsewhere(nat: &Nat, network: NetworkId, frame: &[u8]) -> Option<WorkerId> {
+    let packet = frame.get(Ethernet::LEN..)?;
+    nat.published_elsewhere(&Glimpse::at(Way::Out, network, packet)?)
 }
 
 /// Gives the packet in `frame` an outside source.

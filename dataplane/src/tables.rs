@@ -17,6 +17,7 @@ pub use outside::{Hop, NoHop, Outside, Route};
 use crate::{
     express::Leg,
     ids::{NetworkId, PortId, VtepId, WorkerId},
+    nat::Publish,
     vtep::Template,
     wire::{MacAddr, Vni},
 };
@@ -31,6 +32,7 @@ pub struct Tables {
     vnis: HashMap<Vni, NetworkId, RandomState>,
     tunnels: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
     outside: Option<Arc<Outside>>,
+    publishes: Arc<[Publish]>,
 }
 
 /// Our own end of every tunnel.
@@ -110,6 +112,7 @@ impl Tables {
             vnis: HashMap::default(),
             tunnels: HashMap::default(),
             outside: None,
+            publishes: Arc::default(),
         }
     }
 
@@ -141,6 +144,16 @@ impl Tables {
     /// Says how packets leave the overlay. Until then none do.
     pub fn set_outside(&mut self, outside: Arc<Outside>) {
         self.outside = Some(outside);
+    }
+
+    /// Says which ports of our own address lead to endpoints.
+    pub fn set_publishes(&mut self, publishes: Arc<[Publish]>) {
+        self.publishes = publishes;
+    }
+
+    /// The ports of our own address that lead to endpoints.
+    pub fn publishes(&self) -> &[Publish] {
+        &self.publishes
     }
 
     /// How packets leave the overlay, if they can.

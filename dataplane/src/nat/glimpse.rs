@@ -14,9 +14,9 @@ use crate::{ids::NetworkId, port::BURST};
 #[derive(Clone, Copy, Debug)]
 pub struct Glimpse {
     way: Way,
-    network: NetworkId,
-    protocol: Protocol,
-    source: (Ipv4Addr, u16),
+    pub(super) network: NetworkId,
+    pub(super) protocol: Protocol,
+    pub(super) source: (Ipv4Addr, u16),
     destination: (Ipv4Addr, u16),
 }
 

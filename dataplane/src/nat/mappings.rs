@@ -41,6 +41,11 @@ pub(super) struct Mapping {
     unused: [u32; 3],
 }
 
+/// In [`Mapping::lent`]: for as long as there are sessions.
+const LENT: u16 = 1;
+/// For as long as control wants it.
+const PUBLISHED: u16 = 2;
+
 const _: () = assert!(size_of::<Mapping>() == 32);
 
 impl Mapping {
@@ -131,7 +136,7 @@ impl Mappings {
             port: inside.port,
             network: inside.network.0,
             mac: mac.0,
-            lent: 1,
+            lent: LENT,
             sessions: 0,
             unused: [0; 3],
         };
@@ -159,16 +164,45 @@ impl Mappings {
         self.by_network[usize::from(mapping.network)] -= 1;
     }
 
-    /// Ends `id` if it has no sessions, and says whether it did.
+    /// Ends `id` if it has no sessions and is not published, and says whether it did.
     #[must_use]
     pub(super) fn remove_if_unused(&mut self, id: OutsideId, hasher: &Hasher) -> bool {
         if self.table[id.index()].sessions != 0 {
+            return false;
+        }
+        if self.table[id.index()].lent == PUBLISHED {
             return false;
         }
         let mapping = std::mem::replace(&mut self.table[id.index()], Mapping::FREE);
         self.by_inside.remove(mapping.inside().hash(id.protocol(), hasher), id.0);
         self.len -= 1;
         true
+    }
+
+    /// Has the mapping of `id` last without sessions, or no longer.
+    pub(super) fn set_published(&mut self, id: OutsideId, published: bool) {
+        self.table[id.index()].lent = if published { PUBLISHED } else { LENT };
+    }
+
+    /// Whether the mapping of `id` lasts without sessions.
+    #[inline]
+    pub(super) fn is_published(&self, id: OutsideId) -> bool {
+        self.table[id.index()].lent == PUBLISHED
+    }
+
+    /// Of the outside endpoints that stand for `inside`, one of which `is_it` says so.
+    pub(super) fn find_which(
+        &self,
+        hash: Hash,
+        inside: Inside,
+        protocol: Protocol,
+        is_it: impl Fn(OutsideId) -> bool,
+    ) -> Option<OutsideId> {
+        let matches = |place: u32| {
+            let id = OutsideId(place);
+            id.protocol() == protocol && self.table[id.index()].inside() == inside && is_it(id)
+        };
+        self.by_inside.find(hash, matches).map(OutsideId)
     }
 
     pub(super) fn len(&self) -> usize {

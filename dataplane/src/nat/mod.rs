@@ -23,6 +23,7 @@ mod mappings;
 mod odd;
 mod packet;
 mod ports;
+mod publish;
 mod rewrite;
 mod sessions;
 #[cfg(test)]
@@ -42,6 +43,8 @@ use odd::datagram;
 use packet::{Flow, Kind, Packet};
 pub use ports::{BadPorts, BlindBoard, Board, Ports, Protocol, owner};
 use ports::{Leases, OutsideId};
+pub use publish::Publish;
+use publish::Published;
 use rewrite::Side;
 pub use sessions::Traffic;
 use sessions::{Key, SessionId, Sessions};
@@ -109,7 +112,8 @@ pub struct Nat {
     /// Sessions by mapping and remote address, where that decides who may answer.
     called: Option<Counts>,
     fragments: Fragments,
-    /// Sessions that ever began, and that ended.
+    published: Published,
+    /// Sessions that ever began.
     begun: u64,
 }
 
@@ -131,6 +135,7 @@ impl Nat {
             hasher: Hasher::new(),
             // Workers start far apart, so that the identifications they give do not meet.
             fragments: Fragments::new(me.0.wrapping_mul(u16::MAX / workers.max(1))),
+            published: Published::default(),
             begun: 0,
             config,
             me,
@@ -281,6 +286,13 @@ impl Nat {
         let hash = inside.hash(flow.protocol, &self.hasher);
         let Some(id) = self.mappings.find(hash, inside, flow.protocol) else {
             return self.open(now, from, inside, hash, packet, flow);
+        };
+        let id = match self.mappings.is_published(id) {
+            true => {
+                let remote = (packet.destination, flow.destination);
+                self.published_for(inside, flow.protocol, remote).unwrap_or(id)
+            }
+            false => id,
         };
         let key = Key { outside: id, remote: packet.destination, port: flow.destination };
         match self.sessions.find(key.hash(&self.hasher), key) {
@@ -476,7 +488,8 @@ impl Nat {
         if self.mappings.get(key.outside).is_none() {
             return Err(DropReason::NatNoSession);
         }
-        if self.called.as_ref().is_some_and(|called| called.get(caller(key), &self.hasher) == 0) {
+        let asked = |called: &Counts| called.get(caller(key), &self.hasher) > 0;
+        if !self.mappings.is_published(key.outside) && !self.called.as_ref().is_none_or(asked) {
             return Err(DropReason::NatFiltered);
         }
         self.admit(inside)?;

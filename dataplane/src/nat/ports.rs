@@ -273,9 +273,28 @@ impl Leases {
 
     /// Takes a port back.
     pub(super) fn give_back(&mut self, id: OutsideId) {
-        let (port, shelf) = (id.port(), id.address() * 6 + id.protocol() as usize * 2);
-        self.shelves[shelf + usize::from(port & 1)].ports.push_back(port);
+        self.shelf(id).ports.push_back(id.port());
         self.post(id, false);
+    }
+
+    /// Takes one port off its shelf, for good; says whether it was there.
+    pub(super) fn withdraw(&mut self, id: OutsideId) -> bool {
+        let ports = &mut self.shelf(id).ports;
+        let place = ports.iter().position(|&port| port == id.port());
+        if let Some(place) = place {
+            ports.remove(place);
+        }
+        self.post(id, true);
+        place.is_some()
+    }
+
+    /// Posts that a port which was never on a shelf is lent no longer.
+    pub(super) fn take_down(&self, id: OutsideId) {
+        self.post(id, false);
+    }
+
+    fn shelf(&mut self, id: OutsideId) -> &mut Shelf {
+        &mut self.shelves[id.address() * 6 + id.protocol() as usize * 2 + usize::from(id.port() & 1)]
     }
 
     /// Ports that are free, over all addresses.
