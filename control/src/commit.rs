@@ -14,6 +14,7 @@ use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     bridge::Origin,
     ids::{NetworkId, PortId, VtepId, WorkerId},
+    nat::Publish,
     tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
     wire::MacAddr,
 };
@@ -21,6 +22,7 @@ use vxlane_dataplane::{
 use crate::{
     config::NatChoice,
     desired::{Place, Plan, PlannedNetwork},
+    publish::{self, PublishedPort},
 };
 
 /// The numbers of everything that has one.
@@ -119,6 +121,8 @@ pub struct Surroundings {
     pub owners: BTreeMap<PortId, WorkerId>,
     /// How packets leave the overlay, if they do.
     pub ways: Option<Ways>,
+    /// Ports of the host that we have, and so can publish.
+    pub published: HashSet<PublishedPort>,
 }
 
 /// The host's own way to everybody else.
@@ -149,6 +153,7 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
             tables.set_outside(Arc::new(outside));
         }
     }
+    tables.set_publishes(publishes(plan, ids, &around.published).collect());
     for network in &plan.networks {
         if let Some(id) = ids.network(&network.name) {
             let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
@@ -190,6 +195,23 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         stations: Arc::new(stations),
         ..Network::new(network.vni)
     }
+}
+
+/// What is published: of the ports in `ours`, those that lead to an endpoint.
+fn publishes<'a>(plan: &'a Plan, ids: &'a Ids, ours: &'a HashSet<PublishedPort>) -> impl Iterator<Item = Publish> + 'a {
+    plan.endpoints.iter().flat_map(move |endpoint| {
+        let known = ids.network(&endpoint.network).zip(endpoint.address).zip(endpoint.mac);
+        let ports = known.map(|known| publish::ports(&endpoint.publish).map(move |port| (known, port)));
+        let ours = ports.into_iter().flatten().filter(|(_, port)| ours.contains(port));
+        ours.map(|(((network, address), mac), port)| Publish {
+            protocol: port.protocol(),
+            port: port.port,
+            network,
+            address,
+            inside: port.inside,
+            mac: mac.0,
+        })
+    })
 }
 
 /// The router of `network`, if it has one.
@@ -244,6 +266,7 @@ mod tests {
             address: None,
             mac: None,
             veth: None,
+            publish: vec![],
         };
         Plan {
             uplink: "uA".to_owned(),
@@ -266,6 +289,7 @@ mod tests {
             next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
             owners: (0..16).map(|port| (PortId(port), WorkerId(0))).collect(),
             ways: None,
+            published: HashSet::new(),
         }
     }
 

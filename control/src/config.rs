@@ -193,6 +193,9 @@ pub struct Endpoint {
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp: XdpChoice,
+    /// Ports of the host that lead to it, such as `8080:80/tcp`.
+    #[serde(default)]
+    pub publish: Vec<String>,
 }
 
 /// Why a file was refused. Prints as one line for each mistake.
@@ -379,7 +382,7 @@ mod tests {
         );
         check(
             "[underlay]\ninterface = \"uA\"\n\n[[endpoint]]\nnetwork = \"a\"\nvlan = 1\n",
-            "v.toml:6: unknown key `vlan` in [[endpoint]]; expected one of `network`, `interface`, `name`, `address`, `mac`, `xdp`",
+            "v.toml:6: unknown key `vlan` in [[endpoint]]; expected one of `network`, `interface`, `name`, `address`, `mac`, `xdp`, `publish`",
         );
         check(
             "[underlay]\ninterface = \"uA\"\n[daemon]\nx = 1\n",

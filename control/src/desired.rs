@@ -157,6 +157,9 @@ pub struct Endpoint {
     pub mac: Option<Mac>,
     /// The other end of `interface`, where that is a pair that we make and take away.
     pub veth: Option<Veth>,
+    /// Ports of the host that lead to it, such as `8080:80/tcp`.
+    #[serde(default)]
+    pub publish: Vec<String>,
 }
 
 /// The end of a veth pair that is inside a container.
@@ -359,8 +362,8 @@ impl From<&crate::config::Network> for Network {
 
 impl From<&crate::config::Endpoint> for Endpoint {
     fn from(endpoint: &crate::config::Endpoint) -> Self {
-        let crate::config::Endpoint { network, interface, name, address, mac, xdp } = endpoint.clone();
+        let crate::config::Endpoint { network, interface, name, address, mac, xdp, publish } = endpoint.clone();
         let name = name.unwrap_or_else(|| interface.clone());
-        Self { network, name, interface, xdp, address, mac, veth: None }
+        Self { network, name, interface, xdp, address, mac, veth: None, publish }
     }
 }

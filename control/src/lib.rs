@@ -18,6 +18,7 @@ pub mod ipam;
 pub mod mac;
 pub mod netlink;
 pub mod notify;
+pub mod publish;
 pub mod run;
 pub mod sockets;
 pub mod store;

@@ -116,6 +116,9 @@ pub struct ConnectArgs {
     /// Where the XDP program runs
     #[arg(long, value_enum, default_value_t)]
     pub xdp: XdpChoice,
+    /// A port of this host that leads to it, such as 8080:80/tcp; can be given several times
+    #[arg(long, value_name = "[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTO]")]
+    pub publish: Vec<String>,
 }
 
 pub(super) async fn answer(ask: &Question<'_>, command: &NetworkCommand) -> Result<String, ClientError> {
@@ -163,8 +166,8 @@ fn request(args: &CreateArgs) -> NetworkRequest {
 }
 
 fn connection(args: &ConnectArgs) -> EndpointRequest {
-    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp } = args.clone();
-    EndpointRequest { name, netns, ifname, interface, address, mac, xdp }
+    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp, publish } = args.clone();
+    EndpointRequest { name, netns, ifname, interface, address, mac, xdp, publish }
 }
 
 fn created(network: &Network) -> String {

@@ -77,6 +77,8 @@ impl Daemon {
         next.connect(network, request)?;
         let place = format!("endpoint[{}]", request.name);
         let plan = self.validated(&next, &place)?;
+        // What is reserved for an endpoint that comes to nothing is given back with the next tables.
+        self.reserve(&plan)?;
         let made = self.make_pair(&plan, network, &request.name)?;
         let notes: Vec<Change> = made.iter().map(|interface| saved::forget(interface)).collect();
         if let Err(error) = self.adopt(next, plan, &notes) {

@@ -7,6 +7,7 @@ mod change;
 mod nat;
 mod next_hops;
 mod ports;
+mod published;
 mod reconcile;
 mod report;
 mod saved;
@@ -42,6 +43,7 @@ use crate::{
 use nat::WayOut;
 use next_hops::{NextHops, Uplink};
 use ports::OpenPort;
+use published::HostSide;
 
 /// A dataplane that forwards.
 pub struct Daemon {
@@ -60,6 +62,7 @@ pub struct Daemon {
     ports: Vec<OpenPort>,
     next_hops: NextHops,
     way_out: Option<WayOut>,
+    host_side: HostSide,
     bell: Arc<Notify>,
     published: Surroundings,
     /// Why interfaces that wait could not be opened, as told last.
@@ -123,7 +126,13 @@ impl Daemon {
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
         let tables = Tables::new(LocalVtep { address: plan.address, port: plan.port });
         let engine = Engine::start(&config, &Arc::new(tables)).map_err(StartError::Workers)?;
-        let published = Surroundings { uplink_mac: uplink.mac, next_hops: [].into(), owners: [].into(), ways: None };
+        let published = Surroundings {
+            uplink_mac: uplink.mac,
+            next_hops: [].into(),
+            owners: [].into(),
+            ways: None,
+            published: [].into(),
+        };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
         let (complaints, events) = (HashMap::new(), Events::default());
         let (way_out, bell) = (None, Arc::new(Notify::new()));
@@ -139,6 +148,7 @@ impl Daemon {
             ports,
             next_hops,
             way_out,
+            host_side: HostSide::default(),
             bell,
             published,
             complaints,

@@ -83,6 +83,7 @@ impl Daemon {
         self.next_hops = look(&self.plan, uplink)?;
         self.uplink = uplink;
         self.refresh_way_out()?;
+        self.keep_reserved();
         let now = self.surroundings();
         if now == self.published {
             return Ok(false);
@@ -97,6 +98,7 @@ impl Daemon {
     /// [`StartError::Gone`]
     pub(super) fn publish(&mut self) -> Result<(), StartError> {
         self.open_or_close_way_out()?;
+        self.keep_reserved();
         let now = self.surroundings();
         self.engine.publish(&Arc::new(commit::commit(&self.plan, &self.ids, &now)))?;
         tracing::info!(next_hops = ?now.next_hops, "published");
@@ -108,7 +110,8 @@ impl Daemon {
         let known = self.next_hops.iter().filter_map(|(&peer, next_hop)| Some((peer, next_hop.mac()?)));
         let owners = self.ports.iter().filter_map(|port| Some((port.id, *port.workers.first()?)));
         let ways = self.way_out.as_ref().map(|way_out| way_out.ways.clone());
-        Surroundings { uplink_mac: self.uplink.mac, next_hops: known.collect(), owners: owners.collect(), ways }
+        let (next_hops, owners, published) = (known.collect(), owners.collect(), self.published());
+        Surroundings { uplink_mac: self.uplink.mac, next_hops, owners, ways, published }
     }
 
     /// Those to peers, and those out of the overlay.

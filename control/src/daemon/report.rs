@@ -95,7 +95,7 @@ impl Daemon {
     }
 
     fn endpoint(&self, endpoint: &PlannedEndpoint) -> Endpoint {
-        let PlannedEndpoint { network, name, interface, address, mac, veth, .. } = endpoint;
+        let PlannedEndpoint { network, name, interface, address, mac, veth, publish, .. } = endpoint;
         let port = self.ports.iter().find(|port| port.interface == *interface);
         let planned = self.plan.networks.iter().find(|planned| planned.name == *network);
         let owner = self.desired.endpoint(network, name).map_or(Owner::Api, |endpoint| endpoint.owner);
@@ -108,6 +108,7 @@ impl Daemon {
             address: *address,
             mac: mac.map(|mac| mac.to_string()),
             netns: veth.as_ref().map(|veth| veth.netns.display().to_string()),
+            publish: publish.clone(),
             ifname: veth.as_ref().map(|veth| veth.ifname.clone()),
             owner: owner_told(owner),
             xdp: port.map(|port| port.attached.mode.to_string()),

@@ -159,6 +159,7 @@ impl Desired {
             address: request.address,
             mac: request.mac,
             veth: None,
+            publish: request.publish.clone(),
         };
         match (&request.netns, &request.interface) {
             (Some(netns), None) => {
@@ -258,7 +259,8 @@ fn same_endpoint(known: &Endpoint, request: &EndpointRequest) -> Result<(), Refu
     let ifname = veth.map(|veth| veth.ifname.clone()).filter(|_| request.ifname.is_some());
     same(request.ifname.clone(), ifname, "ifname", &endpoint)?;
     same(request.address, known.address.filter(|_| request.address.is_some()), "address", &endpoint)?;
-    same(request.mac, known.mac.filter(|_| request.mac.is_some()), "mac", &endpoint)
+    same(request.mac, known.mac.filter(|_| request.mac.is_some()), "mac", &endpoint)?;
+    same(Some(request.publish.join(" ")), Some(known.publish.join(" ")), "publish", &endpoint)
 }
 
 /// Refuses if `what` exists with another value of `field` than is asked for.

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod nat;
+mod publish;
 mod stations;
 
 use std::{
@@ -77,6 +78,7 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     })
     .for_each(|problem| found.push(problem));
     endpoints::check(desired, host, news, &mut found);
+    publish::check(desired, host, &mut found);
     stations::check(desired, news, &mut found);
     found
 }

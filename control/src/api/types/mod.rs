@@ -221,6 +221,8 @@ pub struct Endpoint {
     pub zero_copy: bool,
     /// Frames of each ring of each queue.
     pub ring: u32,
+    /// Ports of the host that lead to it.
+    pub publish: Vec<String>,
 }
 
 /// How a station is known, in the words of `bridge -j fdb show`.

@@ -83,6 +83,9 @@ pub struct EndpointRequest {
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp: XdpChoice,
+    /// Ports of the host that lead to it, such as `8080:80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<String>,
 }
 
 /// `POST /v1/networks/{network}/fdb`: a station that shall be known at a place. Either `dst` or
