@@ -10,6 +10,8 @@ use std::{net::Ipv4Addr, sync::Arc};
 use crate::{
     handover::Mailbox,
     ids::{PortId, VtepId, WorkerId},
+    local::{self, Answer},
+    neigh::Question,
     port::{PutError, Transmit},
     shortcut::{Exit, Way},
     stats::{Counters, PortCounters},
@@ -120,6 +122,7 @@ impl<T: Transmit> Exits<T> {
                 }
             }
             Verdict::Flood => self.flood(tables, from, decision, overlay),
+            Verdict::Answer(answer) => self.give(tables, from, answer, frame),
             Verdict::Reply { mtu } => {
                 self.reply(tables, from, mtu, frame);
                 self.drop(from, DropReason::MtuExceeded);
@@ -202,6 +205,38 @@ impl<T: Transmit> Exits<T> {
             0 => self.drop(from, DropReason::NoReceiver),
             _ => self.counters.copies += sent - 1,
         }
+    }
+
+    /// Sends the answer to `frame` back to where it came `from`, in its stead.
+    #[inline(never)]
+    fn give(&mut self, tables: &Tables, from: PortId, answer: Answer, frame: &[u8]) {
+        let mut head = [0; local::MAX_HEAD];
+        match answer.write(frame, &mut head) {
+            Some((length, rest)) => {
+                self.counters.answered += 1;
+                self.deliver_parts(tables, from, &head[..length], &frame[rest]);
+            }
+            None => self.drop(from, DropReason::GatewayUnused),
+        }
+    }
+
+    /// Sends a question of our own to one station.
+    #[cold]
+    pub(crate) fn ask(&mut self, tables: &Tables, question: &Question) {
+        let mut frame = [0; local::MAX_HEAD];
+        let network = tables.network(question.network);
+        if let Some(length) = network.and_then(|network| local::write_question(network, question, &mut frame)) {
+            self.counters.replies += 1;
+            self.deliver(tables, question.port, &frame[..length]);
+        }
+    }
+
+    fn deliver_parts(&mut self, tables: &Tables, port: PortId, head: &[u8], body: &[u8]) {
+        let Some(transmit) = self.transmit(port) else {
+            return self.hand_over(port, tables.port(port), head, body);
+        };
+        let result = transmit.put(head, body);
+        self.count_put(port, result, head.len() + body.len());
     }
 
     /// Tells the sender of `frame` that it was too long, if that may be told.

@@ -30,6 +30,7 @@ pub mod local;
 pub mod memlock;
 mod memory;
 pub mod nat;
+pub mod neigh;
 pub mod pipeline;
 pub mod port;
 pub mod router;

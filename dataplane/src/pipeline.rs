@@ -1,11 +1,11 @@
 //! READ FIRST: a packet's whole life, from the bytes that came in to its one [`Verdict`].
 //!
 //! ```text
-//!  access port ──> checks ──> guard ──> finish checksum ──> learn ──┐
-//!                                                                   ├──> lookup ──> Deliver | Forward | Flood
-//!  uplink ──> decap ──> peer? ──> checks ──> ECN ─────────> learn ──┘
+//!  access port ──> checks ──> guard ──> learn ──> local services ──┐ Answer | Deliver (host)
+//!                                                                  ├──> lookup ──> Deliver | Forward | Flood
+//!  uplink ──> decap ──> peer? ──> checks ──> ECN ────────> learn ──┘
 //!
-//!  access port ──> checks ──> guard ──> learn ──> to the gateway ──> leave ──> Deliver (uplink)
+//!  access port ──> (all of that) ──> to the gateway, for beyond ──> leave ──> Deliver (uplink)
 //!  uplink ──> not VXLAN ──> arrive ──> lookup ──> Deliver | Forward
 //! ```
 //!
@@ -22,9 +22,10 @@ use crate::{
     clock::Instant,
     events::{Event, Events},
     ids::{NetworkId, PortId},
-    local,
+    local::{self, Visit, neighbours::Ears},
+    neigh::Neighbours,
     router::{self, Routed, Router},
-    tables::{Guard, Network, Role, Tables},
+    tables::{Gateway, Guard, Network, Role, Tables},
     verdict::{Decision, DropReason, News, Verdict},
     vtep::{self, Flow, decap, entropy},
     wire::{Ethernet, Layers, MacAddr},
@@ -37,6 +38,8 @@ pub struct Pipeline {
     pub bridge: Bridge,
     /// What gateways forward.
     pub router: Router,
+    /// Whose address is whose.
+    pub neighbours: Neighbours,
     /// What an operator should hear of; likewise.
     pub events: Events,
     /// What other workers should hear of; whoever runs the pipeline empties it.
@@ -45,12 +48,16 @@ pub struct Pipeline {
     pub(crate) moved: Vec<NetworkId>,
 }
 
+/// Bindings that a worker has room for, at most.
+const MOST_BINDINGS: usize = 16_384;
+
 impl Pipeline {
     /// A pipeline whose MAC table has room for `stations`.
     pub fn new(stations: usize) -> Self {
         Self {
             bridge: Bridge::new(stations),
             router: Router::new(),
+            neighbours: Neighbours::new(stations.min(MOST_BINDINGS)),
             events: Events::new(),
             news: Vec::with_capacity(crate::port::BURST),
             moved: Vec::with_capacity(crate::port::BURST),
@@ -62,9 +69,8 @@ impl Pipeline {
     pub fn process(&mut self, tables: &Tables, now: Instant, port: PortId, frame: &mut [u8]) -> Decision {
         let Some(entry) = tables.port(port) else { return Decision::drop(DropReason::PortGone) };
         let decided = match entry.role {
-            Role::Access(network) | Role::Host(network) => {
-                self.process_access(tables, now, port, network, entry.guard.as_deref(), frame)
-            }
+            Role::Access(network) => self.process_access(tables, now, port, network, entry.guard.as_deref(), frame),
+            Role::Host(network) => self.process_host(tables, now, port, network, frame),
             Role::Uplink => self.process_uplink(tables, now, frame),
         };
         decided.unwrap_or_else(|reason| {
@@ -93,21 +99,76 @@ impl Pipeline {
             local::guard::check(guard, network, &ethernet, &layers, frame)?;
         }
         let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
-        let decide = |verdict| Decision { verdict, network: id, start: 0, end: frame.len(), flow };
+        let end = frame.len();
+        let decide = |verdict| Decision { verdict, network: id, start: 0, end, flow };
 
-        if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
+        if end > Ethernet::LEN + usize::from(network.mtu) {
             return Ok(decide(Verdict::Reply { mtu: network.mtu }));
         }
         let origin = Origin::Port(port);
         self.learn(id, network, &ethernet, origin, now)?;
-        if network.gateway.is_some_and(|gateway| gateway.mac == ethernet.destination) {
+        layers.finish_checksum(frame);
+        let to_gateway = network.gateway.filter(|gateway| gateway.mac == ethernet.destination);
+        let visit = Visit { network, id, port, is_host: false, ethernet, layers: &layers, now };
+        if let Some(verdict) = self.serve(tables, &visit, to_gateway.as_ref(), frame)? {
+            return Ok(decide(verdict));
+        }
+        if to_gateway.is_some() {
             let routed = self.router.leave(tables, now, port, id, network, frame)?;
             return self.routed(tables, now, routed, id, frame);
         }
-        let verdict = self.lookup(id, network, &ethernet, origin, now)?;
-        let decision = decide(verdict);
+        Ok(decide(self.lookup(id, network, &ethernet, origin, now)?))
+    }
+
+    /// An overlay frame of this host itself, which speaks as the gateway to its own endpoints.
+    fn process_host(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        port: PortId,
+        id: NetworkId,
+        frame: &mut [u8],
+    ) -> Result<Decision, DropReason> {
+        let network = tables.network(id).ok_or(DropReason::PortGone)?;
+        let ethernet = admit(frame)?;
+        if network.gateway.is_none_or(|gateway| gateway.mac != ethernet.source) {
+            return Err(DropReason::SpoofedMac);
+        }
+        let layers = Layers::walk(frame);
         layers.finish_checksum(frame);
-        Ok(decision)
+        let decide = |verdict| router::decided(verdict, id, frame, Flow::default());
+        if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
+            return Ok(decide(Verdict::Reply { mtu: network.mtu }));
+        }
+        let visit = Visit { network, id, port, is_host: true, ethernet, layers: &layers, now };
+        if let Some(verdict) = self.serve(tables, &visit, None, frame)? {
+            return Ok(decide(verdict));
+        }
+        if ethernet.destination.is_group() {
+            return Ok(decide(Verdict::Flood));
+        }
+        match self.bridge.lookup(id, network, ethernet.destination, now) {
+            Some(Origin::Port(port)) => Ok(decide(Verdict::Deliver(port))),
+            Some(Origin::Vtep(_)) => Err(DropReason::HostOnlyHere),
+            Some(Origin::Gateway) => Err(DropReason::SamePort),
+            None => Ok(decide(Verdict::Flood)),
+        }
+    }
+
+    /// What is answered or delivered here and now, of the frames that no lookup decides about.
+    fn serve(
+        &mut self,
+        tables: &Tables,
+        visit: &Visit<'_>,
+        to_gateway: Option<&Gateway>,
+        frame: &[u8],
+    ) -> Result<Option<Verdict>, DropReason> {
+        let Self { neighbours, events, news, .. } = self;
+        let served = local::neighbours::serve(visit, frame, &mut Ears { neighbours, events, news })?;
+        match to_gateway {
+            Some(gateway) if served.is_none() => local::gateway::serve(visit, gateway, tables.local().port, frame),
+            _ => Ok(served),
+        }
     }
 
     /// An underlay frame, from another VTEP.
@@ -139,6 +200,7 @@ impl Pipeline {
                 layers.set_ecn(&mut frame[outer.inner.clone()], merged);
             }
         }
+        local::neighbours::check_remote(network, &ethernet, &layers, &frame[outer.inner.clone()])?;
         let origin = Origin::Vtep(peer);
         self.learn(id, network, &ethernet, origin, now)?;
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;
@@ -221,11 +283,33 @@ impl Pipeline {
                 held
             }
         };
+        self.note_move(id, learned);
+        self.news.push(News::Station { network: id, mac, origin });
+        Ok(())
+    }
+
+    fn note_move(&mut self, id: NetworkId, learned: Learned) {
         if matches!(learned, Learned::Moved(_) | Learned::Flapping(_)) && self.moved.last() != Some(&id) {
             self.moved.push(id);
         }
-        self.news.push(News { network: id, mac, origin });
-        Ok(())
+    }
+
+    /// Takes note of what another worker heard, as far as it is still of any use: its sender may
+    /// have had older tables.
+    pub(crate) fn hear(&mut self, tables: &Tables, now: Instant, news: News) {
+        match news {
+            News::Station { network: id, mac, origin } => {
+                if let Some(network) = tables.network(id).filter(|network| network.has(origin)) {
+                    let learned = self.bridge.learn(id, network, mac, origin, now);
+                    self.note_move(id, learned);
+                }
+            }
+            News::Neighbour(claim) => {
+                if let Some(network) = tables.network(claim.network) {
+                    local::neighbours::hear_told(network, claim, &mut self.neighbours, now);
+                }
+            }
+        }
     }
 
     /// Finds the way to the destination. What came out of a tunnel never enters another
@@ -245,8 +329,9 @@ impl Pipeline {
             self.bridge.lookup(id, network, ethernet.destination, now)
         };
         match (found, from) {
-            (None, _) => Ok(Verdict::Flood),
             (Some(Origin::Gateway), Origin::Vtep(_)) => Err(DropReason::GatewayElsewhere),
+            _ if network.isolation => Err(DropReason::Isolated),
+            (None, _) => Ok(Verdict::Flood),
             (Some(Origin::Gateway), _) => Err(DropReason::GatewayUnused),
             (Some(to), from) if to == from => Err(DropReason::SamePort),
             (Some(Origin::Port(port)), _) => Ok(Verdict::Deliver(port)),

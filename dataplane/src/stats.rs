@@ -17,8 +17,10 @@ pub struct Counters {
     pub transmitted: u64,
     /// Copies that flooding added.
     pub copies: u64,
-    /// Frames of our own: ICMP errors.
+    /// Frames of our own: ICMP errors, and questions whether an address is still in use.
     pub replies: u64,
+    /// Questions that were answered here; each is a frame received and its answer one transmitted.
+    pub answered: u64,
     /// Frames given to the worker that owns their port; it counts them as transmitted or dropped.
     pub handed_over: u64,
     /// Frames taken over from other workers.
@@ -78,6 +80,7 @@ impl AddAssign<&Self> for Counters {
         self.transmitted += other.transmitted;
         self.copies += other.copies;
         self.replies += other.replies;
+        self.answered += other.answered;
         self.handed_over += other.handed_over;
         self.taken_over += other.taken_over;
         self.held += other.held;

@@ -3,7 +3,10 @@
 use std::net::Ipv4Addr;
 
 use crate::{
+    bridge::Origin,
     ids::{NetworkId, PortId, VtepId, WorkerId},
+    local::Answer,
+    neigh::Claim,
     vtep::Flow,
     wire::{MacAddr, icmp},
 };
@@ -18,6 +21,8 @@ pub enum Verdict {
     /// A copy leaves by every port of the network but the one it came from and, if it came
     /// from a local port, to every peer of the network.
     Flood,
+    /// The frame was a question, and this goes back to where it came in.
+    Answer(Answer),
     /// The packet is dropped as too long, and its sender is told the MTU it may use.
     Reply {
         /// Longest packet of the network, in bytes of network layer.
@@ -68,15 +73,20 @@ impl Decision {
     }
 }
 
-/// A MAC address that turned up at a new place; other workers need to hear of it.
+/// What one worker heard that the others need to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct News {
-    /// Where the address is known.
-    pub network: NetworkId,
-    /// The address.
-    pub mac: MacAddr,
-    /// Where it is now.
-    pub origin: crate::bridge::Origin,
+pub enum News {
+    /// A MAC address turned up at a new place.
+    Station {
+        /// Where the address is known.
+        network: NetworkId,
+        /// The address.
+        mac: MacAddr,
+        /// Where it is now.
+        origin: Origin,
+    },
+    /// An endpoint of this host said that an address is its own.
+    Neighbour(Claim),
 }
 
 macro_rules! drop_reasons {
@@ -148,6 +158,14 @@ drop_reasons! {
     GatewayElsewhere = "gateway_elsewhere",
     /// To the gateway, which has nothing to do with it.
     GatewayUnused = "gateway_unused",
+    /// To leave by the gateway as if this host's VTEP had sent it.
+    ForgedTunnel = "forged_tunnel",
+    /// The answer to a question of ours. It was taken note of, and there is nobody to pass it to.
+    AnswerTaken = "answer_taken",
+    /// To another endpoint of a network whose endpoints reach the gateway alone.
+    Isolated = "isolated",
+    /// From this host itself, whose port leads to its own endpoints, to one of another host.
+    HostOnlyHere = "host_only_here",
     /// To an address that bridges must not forward: spanning tree, LLDP, pause.
     LinkLocalControl = "link_local_control",
     /// Congestion was marked on the tunnel but the inner transport cannot hear it (RFC 6040).
@@ -217,6 +235,7 @@ impl DropReason {
                 | Self::StationElsewhere
                 | Self::RouterAdvertisement
                 | Self::DhcpServer
+                | Self::ForgedTunnel
         )
     }
 }

@@ -10,7 +10,6 @@ use crossbeam::queue::ArrayQueue;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
-    bridge::Learned,
     clock::Instant,
     events::Event,
     exits::{Exits, tag},
@@ -153,6 +152,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         self.pipeline.router.adopt(&self.tables, &tables);
         self.tables = tables;
         self.pipeline.bridge.adopt(&self.tables);
+        self.pipeline.neighbours.adopt(&self.tables);
     }
 
     /// Starts to serve one queue of `port`.
@@ -322,6 +322,15 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         any
     }
 
+    /// Sends what the pipeline would like to know of endpoints.
+    #[inline]
+    fn ask_neighbours(&mut self) {
+        let Self { pipeline, tables, exits, .. } = self;
+        for question in pipeline.neighbours.questions.drain(..) {
+            exits.ask(tables, &question);
+        }
+    }
+
     /// Tells the other workers what this burst taught us.
     #[inline]
     fn spread_news(&mut self) {
@@ -354,15 +363,11 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         let mailbox = &mail[self.exits.me.index()];
         if mailbox.missed_news() {
             self.pipeline.bridge.flush(None);
+            self.pipeline.neighbours.flush_told();
         }
         while let Some(news) = mailbox.hear() {
-            // What its sender knew from older tables may be gone.
-            if let Some(network) = self.tables.network(news.network).filter(|network| network.has(news.origin)) {
-                let learned = self.pipeline.bridge.learn(news.network, network, news.mac, news.origin, now);
-                if let (Learned::Moved(_) | Learned::Flapping(_), Some(express)) = (learned, &self.express) {
-                    express.end(news.network);
-                }
-            }
+            self.pipeline.hear(&self.tables, now, news);
+            self.end_epochs();
         }
         self.decide_for_others(mailbox, now) | self.exits.take_over()
     }
@@ -372,6 +377,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     pub fn tick(&mut self, now: Instant) {
         let slots = self.pipeline.bridge.slots().div_ceil(64);
         self.pipeline.bridge.age(&self.tables, now, slots);
+        let places = self.pipeline.neighbours.capacity().div_ceil(64);
+        self.pipeline.neighbours.tick(&self.tables, now, places);
+        self.ask_neighbours();
         if let Some(bell) = self.bell.as_ref().filter(|_| !self.pipeline.router.wanted.is_empty()) {
             bell.ring();
         }

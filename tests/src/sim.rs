@@ -9,6 +9,7 @@ use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     bridge::Origin,
     clock::Instant,
+    events::Event,
     handover::Mailbox,
     ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
     nat::{BlindBoard, Nat, NatConfig},
@@ -152,6 +153,8 @@ impl Sim {
                 host.worker.tick(self.now);
             }
         }
+        // What the ticks had to say leaves with the next breath.
+        self.settle();
     }
 
     /// The counters of `host`, whose law holds.
@@ -172,6 +175,11 @@ impl Sim {
             stations.into_iter().map(|(network, mac, entry)| (network, mac, entry.origin)).collect();
         stations.sort_by_key(|&(network, mac, _)| (network, mac));
         stations
+    }
+
+    /// Takes what `host` would tell an operator.
+    pub fn events(&mut self, host: usize) -> Vec<Event> {
+        self.hosts[host].worker.pipeline.events.take().map(|(_, event)| event).collect()
     }
 
     /// Changes the tables of `host` the way control does.
