@@ -45,6 +45,7 @@ pub(crate) struct Endpoint<'a> {
 pub(crate) struct Uplink<'a> {
     tables: &'a Tables,
     last: Option<Tunnel<'a>>,
+    foreseen: Option<(Vni, NetworkId)>,
 }
 
 /// What a VNI from a peer belongs to.
@@ -76,7 +77,7 @@ impl<'a> Entrance<'a> {
     pub(crate) fn of(tables: &'a Tables, port: PortId) -> Self {
         let Some(entry) = tables.port(port) else { return Self::Elsewhere };
         match entry.role {
-            Role::Uplink => Self::Uplink(Uplink { tables, last: None }),
+            Role::Uplink => Self::Uplink(Uplink { tables, last: None, foreseen: None }),
             Role::Host(_) => Self::Elsewhere,
             Role::Access(id) => {
                 tables.network(id).filter(|network| is_plain(network)).map_or(Self::Elsewhere, |network| {
@@ -85,41 +86,45 @@ impl<'a> Entrance<'a> {
             }
         }
     }
+}
 
-    /// Has the MAC table's lines fetched that `frame` is going to need. A wrong guess does no harm.
-    #[inline]
-    pub(crate) fn foresee(&self, bridge: &Bridge, frame: &[u8]) {
-        match self {
-            Self::Endpoint(endpoint) => prepare(bridge, endpoint.id, frame),
-            Self::Uplink(Uplink { tables, .. }) => {
-                let overlay = decap::guess(frame).and_then(|(vni, overlay)| Some((tables.network_of(vni)?, overlay)));
-                overlay.into_iter().for_each(|(id, overlay)| prepare(bridge, id, overlay));
-            }
-            Self::Elsewhere => {}
-        }
-    }
+/// An entrance that frames are taken through.
+pub(crate) trait Shortcut {
+    /// Has what the MAC table knows of the destination of `frame` fetched. A wrong guess does no harm.
+    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]);
 
     /// The way of `frame`, if it may take the short one.
+    fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way>;
+}
+
+/// Where there is no short way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Elsewhere;
+
+impl Shortcut for Elsewhere {
+    fn foresee(&mut self, _: &Bridge, _: &[u8]) {}
+
     #[inline(always)]
-    pub(crate) fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
-        match self {
-            Self::Endpoint(endpoint) => endpoint.way(bridge, now, frame),
-            Self::Uplink(uplink) => uplink.way(bridge, now, frame),
-            Self::Elsewhere => None,
-        }
+    fn way(&mut self, _: &mut Bridge, _: Instant, _: &mut [u8]) -> Option<Way> {
+        None
     }
 }
 
-impl Endpoint<'_> {
+impl Shortcut for Endpoint<'_> {
     #[inline(always)]
-    fn way(&self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
+    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
+        prepare(bridge, self.id, frame);
+    }
+
+    #[inline(always)]
+    fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
         let Self { port, id, network, guard } = *self;
         if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
             return None;
         }
         let layers = Layers::walk_plain(frame)?;
         let [destination, source] = Ethernet::addresses(frame)?;
-        if guard.is_some_and(|guard| !may_send(guard, network, layers, frame)) {
+        if guard.is_some_and(|guard| !may_send(guard, network, frame)) {
             return None;
         }
         let to_gateway = network.gateway.is_some_and(|gateway| gateway.mac == destination);
@@ -139,7 +144,18 @@ impl Endpoint<'_> {
     }
 }
 
-impl Uplink<'_> {
+impl Shortcut for Uplink<'_> {
+    #[inline(always)]
+    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
+        let Some((vni, overlay)) = decap::guess(frame) else { return };
+        if self.foreseen.is_none_or(|(last, _)| last != vni) {
+            self.foreseen = self.tables.network_of(vni).map(|id| (vni, id));
+        }
+        if let Some((_, id)) = self.foreseen {
+            prepare(bridge, id, overlay);
+        }
+    }
+
     #[inline(always)]
     fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
         let outer = decap::decap_plain(frame, self.tables.local()).filter(|outer| outer.checked.is_none())?;
@@ -161,10 +177,12 @@ impl Uplink<'_> {
         layers.finish_checksum(overlay);
         Some(Way { start, end, exit })
     }
+}
 
+impl Uplink<'_> {
     #[inline(always)]
     fn tunnel(&mut self, vni: Vni, source: Ipv4Addr) -> Option<Tunnel<'_>> {
-        if !self.last.is_some_and(|last| last.vni == vni && last.source == source) {
+        if self.last.is_none_or(|last| last.vni != vni || last.source != source) {
             let (id, peer) = self.tables.tunnel(vni, source)?;
             let network = self.tables.network(id).filter(|network| is_plain(network))?;
             self.last = Some(Tunnel { vni, source, peer, id, network });
@@ -200,11 +218,12 @@ fn is_plain(network: &Network) -> bool {
     !isolation
 }
 
-/// Whether the endpoint may send this. Takes a copy of `layers`, so that those of unguarded
-/// frames can stay in registers.
+/// Whether the endpoint may send this. Walks the headers itself, so that what is known of them
+/// can stay in registers.
 #[inline(never)]
-fn may_send(guard: &Guard, network: &Network, layers: Layers, frame: &[u8]) -> bool {
-    Ethernet::split(frame).is_some_and(|(ethernet, _)| guard::check(guard, network, ethernet, &layers, frame).is_ok())
+fn may_send(guard: &Guard, network: &Network, frame: &[u8]) -> bool {
+    Ethernet::split(frame)
+        .is_some_and(|(ethernet, _)| guard::check(guard, network, ethernet, &Layers::walk(frame), frame).is_ok())
 }
 
 /// Where one station is.
@@ -213,9 +232,10 @@ fn find(bridge: &Bridge, id: NetworkId, network: &Network, mac: MacAddr, now: In
     bridge.lookup(id, network, mac, now).filter(|_| !mac.is_group())
 }
 
+#[inline(always)]
 fn prepare(bridge: &Bridge, id: NetworkId, overlay: &[u8]) {
     if let Some([destination, _]) = Ethernet::addresses(overlay) {
-        std::hint::black_box(bridge.prepare(id, destination));
+        bridge.prepare(id, destination);
     }
 }
 

@@ -42,14 +42,14 @@ pub struct PortCounters {
     pub rx_packets: u64,
     /// Their bytes.
     pub rx_bytes: u64,
-    /// Frames that left.
-    pub tx_packets: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
     /// Frames that came in here and ended.
     pub rx_drops: u64,
+    /// Frames that left.
+    pub tx_packets: u64,
     /// Frames that could not leave here.
     pub tx_drops: u64,
+    /// Bytes of those that left.
+    pub tx_bytes: u64,
 }
 
 impl Counters {

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use crate::{
     clock::Ticks,
     ids::{NetworkId, PortId, VtepId},
+    memory,
     wire::MacAddr,
 };
 
@@ -137,8 +138,10 @@ impl MacTable {
         // The standard library's per-process random keys; odd, so that multiplying loses nothing.
         let random = RandomState::new();
         let seed = [random.hash_one(0u8), random.hash_one(1u8) | 1];
+        let mut large = memory::vec(buckets);
+        large.resize(buckets, Bucket::default());
         Self {
-            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            buckets: large.into_boxed_slice(),
             seed,
             len: 0,
             capacity,
@@ -291,11 +294,10 @@ impl MacTable {
         }
     }
 
-    /// Reads the first line that a lookup of `key` would read; the value means nothing.
-    #[inline]
-    pub fn touch(&self, key: Key) -> u64 {
-        let [first, _] = self.places(pack(key));
-        self.buckets[first].0[0].key
+    /// Starts to bring near what a lookup of `key` would read.
+    #[inline(always)]
+    pub fn prefetch(&self, key: Key) {
+        self.places(pack(key)).into_iter().for_each(|bucket| memory::prefetch(&self.buckets[bucket]));
     }
 
     /// Up to `most` stations from place `from` on, and where to go on; whole buckets only.
@@ -355,7 +357,7 @@ impl MacTable {
 /// lower 16: so it takes a group address to give zero.
 #[inline(always)]
 fn pack((network, mac): Key) -> u64 {
-    (mac.to_u64() << 16 | u64::from(network.0)) ^ GROUP_BIT
+    mac.to_u64() << 16 ^ (u64::from(network.0) ^ GROUP_BIT)
 }
 
 const GROUP_BIT: u64 = 1 << 56;

@@ -118,9 +118,9 @@ impl Bridge {
     }
 
     /// Starts fetching where `mac` would be, for a lookup soon.
-    #[inline]
-    pub fn prepare(&self, id: NetworkId, mac: MacAddr) -> u64 {
-        self.table.touch((id, mac))
+    #[inline(always)]
+    pub fn prepare(&self, id: NetworkId, mac: MacAddr) {
+        self.table.prefetch((id, mac));
     }
 
     /// Up to `most` stations from place `from` on, and the place to go on from.

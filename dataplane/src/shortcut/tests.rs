@@ -144,6 +144,15 @@ fn plans() -> impl Strategy<Value = Plan> {
     })
 }
 
+fn way(tables: &Tables, plan: &Plan, frame: &mut [u8]) -> Option<Way> {
+    let bridge = &mut pipeline(tables).bridge;
+    match Entrance::of(tables, plan.port()) {
+        Entrance::Endpoint(mut endpoint) => endpoint.way(bridge, NOW, frame),
+        Entrance::Uplink(mut uplink) => uplink.way(bridge, NOW, frame),
+        Entrance::Elsewhere => Elsewhere.way(bridge, NOW, frame),
+    }
+}
+
 /// What the short way says, in the words of the whole one.
 fn decision(way: &Way) -> Decision {
     let (verdict, flow) = match way.exit {
@@ -161,7 +170,7 @@ proptest! {
     fn the_short_way_is_never_different(plan in plans()) {
         let tables = tables(plan.guarded, plan.isolation);
         let (mut short, mut whole) = (plan.frame(), plan.frame());
-        let way = Entrance::of(&tables, plan.port()).way(&mut pipeline(&tables).bridge, NOW, &mut short);
+        let way = way(&tables, &plan, &mut short);
         let Some(way) = way else {
             prop_assert_eq!(short, whole);
             return Ok(());
@@ -198,7 +207,7 @@ fn packets_between_known_stations_take_the_short_way() {
     let outside = Plan { from_tunnel: true, source: 2, destination: 0, ..plan.clone() };
     for plan in [plan.clone(), Plan { kind: 1, ..plan }, inside, outside] {
         let tables = tables(plan.guarded, plan.isolation);
-        let way = Entrance::of(&tables, plan.port()).way(&mut pipeline(&tables).bridge, NOW, &mut plan.frame());
+        let way = way(&tables, &plan, &mut plan.frame());
         assert!(way.is_some(), "{plan:?}");
     }
 }

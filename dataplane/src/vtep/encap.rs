@@ -41,8 +41,8 @@ impl Default for Flow {
 #[derive(Clone, Debug)]
 pub struct Template {
     outer: Outer,
-    /// Sum of the IP header with length and traffic class zero.
-    ip_sum: u64,
+    /// Folded sum of the IP header with length and traffic class zero.
+    ip_sum: u32,
 }
 
 impl PartialEq for Template {
@@ -67,14 +67,14 @@ impl Template {
             udp: Udp { source: U16::ZERO, destination: U16::new(local.port), length: U16::ZERO, checksum: U16::ZERO },
             vxlan: Vxlan::new(Vni::default()),
         };
-        Self { outer, ip_sum: checksum::sum(outer.ip.as_bytes()) }
+        Self { outer, ip_sum: checksum::fold(checksum::sum(outer.ip.as_bytes())).into() }
     }
 
     /// The headers of `vni` with every field zero that a packet decides, and the sum of the words
     /// of the IP header then: what the express lane completes for each packet.
     pub(crate) fn parts(&self, vni: Vni) -> ([u8; OVERHEAD], u32) {
         let outer = Outer { vxlan: Vxlan::new(vni), ..self.outer };
-        (zerocopy::transmute!(outer), checksum::fold(self.ip_sum).into())
+        (zerocopy::transmute!(outer), checksum::fold_32(self.ip_sum).into())
     }
 
     /// Writes the headers for an overlay frame of `length` bytes to `headers`, which has
@@ -91,8 +91,8 @@ impl Template {
         *outer = self.outer;
         outer.ip.traffic_class = flow.ecn as u8;
         outer.ip.total_length = U16::new(ip_length);
-        let sum = self.ip_sum + u64::from(ip_length) + u64::from(flow.ecn as u8);
-        outer.ip.checksum = U16::new(!checksum::fold(sum));
+        let sum = self.ip_sum + u32::from(ip_length) + u32::from(flow.ecn as u8);
+        outer.ip.checksum = U16::new(!checksum::fold_32(sum));
         outer.udp.source = U16::new(flow.source_port);
         outer.udp.length = U16::new(udp_length);
         outer.vxlan = Vxlan::new(vni);

@@ -45,7 +45,12 @@ pub fn fold(sum: u64) -> u16 {
 fn fold_native(sum: u64) -> u16 {
     // Both halves added to both halves: the upper one gets the carry of the lower one, which is
     // the end-around carry of one's complement.
-    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    fold_32((sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32)
+}
+
+/// [`fold`] of a sum that is known to be short.
+#[inline]
+pub fn fold_32(sum: u32) -> u16 {
     (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
