@@ -50,10 +50,10 @@ fn run(path: Path, frame: usize, stations: usize, networks: usize) -> DryRun {
 fn a_burst_allocates_nothing() {
     for (name, path) in PATHS {
         let mut run = run(path, 64, 1000, 1);
-        run.burst();
+        run.burst_of_packets();
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         for _ in 0..1000 {
-            run.burst();
+            run.burst_of_packets();
         }
         let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
         assert_eq!(allocations, 0, "{name}: allocations in 1000 bursts");
@@ -78,7 +78,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
         });
         for (name, path) in PATHS {
             let mut run = run(path, frame, 1000, 1);
-            group.bench_function(format!("{name}/{frame}B"), |bencher| bencher.iter(|| run.burst()));
+            group.bench_function(format!("{name}/{frame}B"), |bencher| bencher.iter(|| run.burst_of_packets()));
         }
     }
     group.finish();
@@ -90,12 +90,12 @@ fn table_sizes(criterion: &mut Criterion) {
     for (label, stations) in [("1k", 1_000), ("64k", 65_536), ("1M", 1_000_000)] {
         for (name, path) in [("encap", Path::Encap), ("decap", Path::Decap)] {
             let mut run = run(path, 64, stations, 1);
-            group.bench_function(format!("{name}/{label} MACs"), |bencher| bencher.iter(|| run.burst()));
+            group.bench_function(format!("{name}/{label} MACs"), |bencher| bencher.iter(|| run.burst_of_packets()));
         }
     }
     for networks in [1, 1024, 16_384] {
         let mut run = run(Path::Decap, 64, 65_536, networks);
-        group.bench_function(format!("decap/{networks} VNIs"), |bencher| bencher.iter(|| run.burst()));
+        group.bench_function(format!("decap/{networks} VNIs"), |bencher| bencher.iter(|| run.burst_of_packets()));
     }
     group.finish();
 }

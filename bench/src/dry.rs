@@ -155,10 +155,67 @@ pub struct DryRun {
 const LOCAL: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 1), port: 4789 };
 const REMOTE: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 2), port: 4789 };
 const MAC: [MacAddr; 2] = [MacAddr([2, 0xaa, 0, 0, 0, 1]), MacAddr([2, 0xaa, 0, 0, 0, 2])];
+const SENDER: MacAddr = MacAddr([2, 0xcc, 0, 0, 0, 1]);
 const UPLINK: PortId = PortId(0);
 const ACCESS: PortId = PortId(1);
 const NEIGHBOUR: PortId = PortId(2);
 const PEER: VtepId = VtepId(0);
+
+impl Path {
+    /// What a dry run goes through, by its name.
+    pub const ALL: [Self; 4] = [Self::Encap, Self::Decap, Self::Local, Self::Flood];
+
+    /// The name, as `dry-run` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encap => "encap",
+            Self::Decap => "decap",
+            Self::Local => "local",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// The dry ports alone: frames are lent and taken back, and nothing happens to them.
+#[derive(Debug)]
+pub struct DryHarness {
+    receive: DryReceive,
+    transmit: DryTransmit,
+    /// How much longer a frame is when it leaves.
+    growth: isize,
+}
+
+impl DryHarness {
+    /// The ports that a [`DryRun`] of `plan` has.
+    pub fn new(plan: &DryPlan) -> Self {
+        let overhead = OVERHEAD.cast_signed();
+        let growth = match plan.path {
+            Path::Encap => overhead,
+            Path::Decap => -overhead,
+            Path::Local | Path::Flood => 0,
+        };
+        Self { receive: receive(plan, frames(plan), true), transmit: transmit(), growth }
+    }
+
+    /// What a burst asks of the ports.
+    #[inline(never)]
+    pub fn burst_of_packets(&mut self) {
+        for index in 0..self.receive.take() {
+            let length = self.receive.frame(index).len().saturating_add_signed(self.growth);
+            std::hint::black_box(self.transmit.lend(length).is_ok());
+        }
+        self.receive.release();
+        self.transmit.submit();
+    }
+}
+
+fn receive(plan: &DryPlan, frames: Vec<Vec<u8>>, running: bool) -> DryReceive {
+    DryReceive { plan: *plan, frames, next: 0, station: 0, running }
+}
+
+fn transmit() -> DryTransmit {
+    DryTransmit { frames: Box::new([[0; ROOM]; ROOMS]), next: 0 }
+}
 
 impl DryRun {
     /// A worker whose MAC table is as `plan` says and whose packets are about to come.
@@ -167,8 +224,12 @@ impl DryRun {
     /// The reason, where the plan has more than fits the ids.
     pub fn new(plan: &DryPlan) -> Result<Self, Box<dyn std::error::Error>> {
         let tables = Arc::new(tables(plan)?);
-        let mut worker =
-            Worker::new(WorkerId(0), plan.stations + 1024, Arc::clone(&tables), Arc::<[Mailbox]>::from([]));
+        let mut worker = Worker::new(
+            WorkerId(0),
+            plan.stations + plan.networks + 1024,
+            Arc::clone(&tables),
+            Arc::<[Mailbox]>::from([]),
+        );
         let origin = if plan.path == Path::Encap { Origin::Vtep(PEER) } else { Origin::Port(NEIGHBOUR) };
         for station in 0..plan.stations {
             let id = NetworkId(u16::try_from(station % plan.networks)?);
@@ -176,19 +237,22 @@ impl DryRun {
                 worker.pipeline.bridge.learn(id, network, mac(station), origin, Instant(1));
             }
         }
+        // Whoever sends is known as well, in every network.
+        let origin = if plan.path == Path::Decap { Origin::Vtep(PEER) } else { Origin::Port(ACCESS) };
+        for (id, network) in tables.networks() {
+            worker.pipeline.bridge.learn(id, network, SENDER, origin, Instant(1));
+        }
         let frames = frames(plan);
         let from = if plan.path == Path::Decap { UPLINK } else { ACCESS };
         for port in [UPLINK, ACCESS, NEIGHBOUR] {
-            let receive =
-                DryReceive { plan: *plan, frames: frames.clone(), next: 0, station: 0, running: port == from };
-            let transmit = DryTransmit { frames: Box::new([[0; ROOM]; ROOMS]), next: 0 };
-            worker.open(port, QueueId(0), receive, transmit)?;
+            worker.open(port, QueueId(0), receive(plan, frames.clone(), port == from), transmit())?;
         }
         Ok(Self { worker, now: Instant(2) })
     }
 
     /// One burst of [`DRY_BURST`] packets.
-    pub fn burst(&mut self) {
+    #[inline(never)]
+    pub fn burst_of_packets(&mut self) {
         self.worker.breathe(self.now);
     }
 
@@ -236,7 +300,7 @@ fn overlay(plan: &DryPlan, flow: usize) -> Vec<u8> {
     let payload = vec![0x5a; plan.frame.saturating_sub(Ethernet::LEN + 28)];
     let port = 1024 + u16::try_from(flow).unwrap_or_default();
     let mut frame = Vec::with_capacity(plan.frame);
-    let builder = etherparse::PacketBuilder::ethernet2([2, 0xcc, 0, 0, 0, 1], MacAddr::BROADCAST.0)
+    let builder = etherparse::PacketBuilder::ethernet2(SENDER.0, MacAddr::BROADCAST.0)
         .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
         .udp(port, 9);
     // Writing to a vector does not fail.

@@ -10,6 +10,7 @@ pub mod drops;
 pub mod dry;
 pub mod figures;
 pub mod html;
+pub mod instructions;
 pub mod load;
 pub mod machine;
 pub mod measure;

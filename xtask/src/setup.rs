@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("systemd", "tests: systemd-analyze looks at our unit"),
     ("mandoc", "tests: looks at our man pages"),
     ("iperf3", "bench: TCP streams"),
+    ("valgrind", "bench: counts instructions"),
     ("nftables", "bench: masquerade of the kernel peer"),
     ("openvswitch-switch", "tests and bench: a foreign VTEP"),
 ];

@@ -1,32 +1,34 @@
 //! Runs a number of dry bursts: what `valgrind --tool=callgrind` counts instructions of.
 //!
-//! `dry-run encap|decap|local|flood FRAME STATIONS NETWORKS BURSTS`
+//! `dry-run encap|decap|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]`
 
-use std::env;
+use std::{env, error::Error};
 
-use vxlane_bench::dry::{DRY_BURST, DryPlan, DryRun, Path};
+use vxlane_bench::dry::{DRY_BURST, DryHarness, DryPlan, DryRun, Path};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let [path, numbers @ ..] = arguments.as_slice() else {
-        return Err("usage: dry-run encap|decap|local|flood FRAME STATIONS NETWORKS BURSTS".into());
+const USAGE: &str = "usage: dry-run encap|decap|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
+    let of_harness = match arguments.get(5).map(String::as_str) {
+        None | Some("packets") => false,
+        Some("harness") => true,
+        Some(other) => return Err(format!("`{other}` is neither packets nor harness").into()),
     };
-    let path = match path.as_str() {
-        "encap" => Path::Encap,
-        "decap" => Path::Decap,
-        "local" => Path::Local,
-        "flood" => Path::Flood,
-        other => return Err(format!("`{other}` is none of encap, decap, local, flood").into()),
-    };
+    arguments.truncate(5);
+    let [path, numbers @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
+    let path = Path::ALL.into_iter().find(|known| known.name() == path.as_str());
+    let path = path.ok_or("the path is none of encap, decap, local, flood")?;
     let numbers = numbers.iter().map(|number| number.parse()).collect::<Result<Vec<usize>, _>>()?;
-    let [frame, stations, networks, bursts] = numbers[..] else {
-        return Err("four numbers are needed: FRAME STATIONS NETWORKS BURSTS".into());
-    };
-    let mut run = DryRun::new(&DryPlan { path, frame, stations, networks })?;
-    for _ in 0..bursts {
-        run.burst();
+    let [frame, stations, networks, bursts] = numbers[..] else { return Err(USAGE.into()) };
+    let plan = DryPlan { path, frame, stations, networks };
+    if of_harness {
+        let mut harness = DryHarness::new(&plan);
+        (0..bursts).for_each(|_| harness.burst_of_packets());
+        return Ok(());
     }
-    let packets = bursts * DRY_BURST;
-    println!("{packets} packets in, {} out", run.transmitted());
+    let mut run = DryRun::new(&plan)?;
+    (0..bursts).for_each(|_| run.burst_of_packets());
+    println!("{} packets in, {} out", bursts * DRY_BURST, run.transmitted());
     Ok(())
 }
