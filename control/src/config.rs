@@ -112,6 +112,9 @@ pub struct Control {
     pub socket: PathBuf,
     /// The directory of everything that outlives the process.
     pub state: PathBuf,
+    /// Seconds for which interfaces stay attached after a daemon that did not take leave, unless
+    /// the service manager keeps them; 0 for not at all.
+    pub hold: u32,
 }
 
 /// Where the API listens unless the file or `--socket` says otherwise.
@@ -119,7 +122,7 @@ pub const DEFAULT_SOCKET: &str = "/run/vxlane/vxlane.sock";
 
 impl Default for Control {
     fn default() -> Self {
-        Self { socket: DEFAULT_SOCKET.into(), state: "/var/lib/vxlane".into() }
+        Self { socket: DEFAULT_SOCKET.into(), state: "/var/lib/vxlane".into(), hold: 60 }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod desired;
 pub mod events;
 mod host;
 pub mod ipam;
+pub mod keep;
 pub mod mac;
 pub mod netlink;
 pub mod notify;

@@ -1,12 +1,12 @@
 //! The one binary, `vxlane`: arguments in, exit code out.
 
-use std::{env, io, process::ExitCode};
+use std::{env, io, process::ExitCode, time::Duration};
 
 use clap::{Parser, error::ErrorKind};
 use vxlane::{
     api::client::ClientError,
-    cli::{self, Cli, Command, RunArgs},
-    run,
+    cli::{self, Cli, Command, HoldArgs, RunArgs},
+    keep, run,
 };
 
 /// What was asked for is wrong, or cannot be had on this host.
@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is a question to the daemon")]
     let (outcome, code) = match &cli.command {
         Command::Run(args) => (forward(&cli, args), USAGE),
+        Command::Detach(args) => (cli::detach(args), REFUSED),
+        Command::Hold(args) => (hold(args), USAGE),
         Command::Generate { directory } => (cli::generate::generate(directory).map_err(Into::into), USAGE),
         _ => (ask(&cli), REFUSED),
     };
@@ -50,6 +52,10 @@ fn forward(cli: &Cli, args: &RunArgs) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(run::run(&args.config, cli.socket.as_deref()))?)
+}
+
+fn hold(args: &HoldArgs) -> anyhow::Result<()> {
+    Ok(keep::hold::serve(&args.listening, Duration::from_secs(args.patience))?)
 }
 
 fn ask(cli: &Cli) -> anyhow::Result<()> {

@@ -2,14 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -20,8 +23,10 @@ use crate::{
     },
     causes::chain,
     config::{ConfigError, ConfigFile},
-    daemon::{self, Daemon, Look, RestoreError, StartError},
+    daemon::{self, Daemon, Estate, Look, PauseError, Places, RestoreError, StartError},
+    desired::{Desired, Device, Host},
     host,
+    keep::{Held, Keeper},
     netlink::Watch,
     notify,
     store::Embedded,
@@ -47,6 +52,9 @@ pub enum RunError {
         /// In words.
         reason: String,
     },
+    /// What an earlier daemon has left attached cannot be had, or ours not be kept.
+    #[error("asking who keeps interfaces attached between two daemons")]
+    Keep(#[source] io::Error),
     /// What an earlier life was asked for cannot be had back.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -59,13 +67,23 @@ pub enum RunError {
     /// Signals, netlink or the API's socket failed.
     #[error("waiting for events")]
     Events(#[source] io::Error),
+    /// The next process cannot be given what is ours.
+    #[error("restarting")]
+    Pause(#[from] PauseError),
+    /// There is no next process.
+    #[error("{}", .program.display())]
+    Exec {
+        /// The program.
+        program: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
 }
 
 /// How often next hops are looked at though nobody told of a change.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long news may gather before they are looked at.
+/// How long news may gather before they are looked at, and answers may take to leave.
 const GATHER: Duration = Duration::from_millis(20);
-
 /// In the state directory.
 const STORE: &str = "store.redb";
 
@@ -77,37 +95,99 @@ const STORE: &str = "store.redb";
 pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let file = ConfigFile::load(config)?;
     require_privilege()?;
-    let control = &file.config.control;
+    let control = file.config.control.clone();
     let socket = socket.unwrap_or(&control.socket);
     // Before the interfaces, on which that daemon's program would be found.
     Listener::probe(socket)?;
-    let mut desired = file.desired();
-    // What the file says is looked at first, so that a mistake in it changes nothing.
-    let host = host::look(&desired).map_err(RunError::Host)?;
-    desired.validate(&host).map_err(|problems| file.refuse(problems))?;
     let _state = claim(&control.state)?;
-    let mut store = Embedded::open(&control.state.join(STORE)).map_err(RestoreError::Store)?;
-    daemon::restore(&mut desired, &mut store)?;
-    let host = host::look(&desired).map_err(RunError::Host)?;
+    let patience = Duration::from_secs(control.hold.into());
+    let (keeper, held) = Keeper::choose(&control.state, patience).map_err(RunError::Keep)?;
+    let (desired, store) = wanted(&file, &held)?;
+    let host = look(&desired, &held)?;
     let plan = desired.validate(&host).map_err(|problems| file.refuse(problems))?;
     let listener = Listener::bind(socket)?;
     // From here on there is something to undo.
     let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.
     let watch = Watch::start().map_err(RunError::Events)?;
-    let daemon = Daemon::start(desired, host, plan, Box::new(store))?;
+    let program = std::env::current_exe().map_err(RunError::Host)?;
+    let places = Places { file: config.to_owned(), control, program };
+    let daemon = Daemon::start(desired, host, plan, Estate { store: Box::new(store), keeper, held, places })?;
     let (status, pulse) = (daemon.to_string(), daemon.pulse());
     let daemon = Shared::new(daemon);
-    eprintln!("vxlane: ready, {status}");
+    say(&format!("ready, {status}"));
     notify::ready(&status);
     let ended = tokio::select! {
-        () = signals.stop(&status) => Ok(()),
+        ending = signals.heed(&daemon) => Ok(ending),
         failed = follow(watch, &daemon) => failed,
-        failed = listener.serve(daemon.clone()) => failed.map_err(RunError::Events),
-        () = notify::feed_watchdog(pulse) => Ok(()),
+        failed = listener.serve(daemon.clone()) => failed.map(|()| Ending::Stop).map_err(RunError::Events),
+        () = notify::feed_watchdog(pulse) => Ok(Ending::Stop),
     };
-    notify::stopping();
-    ended
+    finish(ended?, &daemon)
+}
+
+/// Tells whoever reads standard error, if anybody does.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "vxlane: {text}");
+}
+
+/// Does what the last signal said.
+fn finish(ending: Ending, daemon: &Shared) -> Result<(), RunError> {
+    let mut daemon = daemon.lock();
+    match ending {
+        Ending::Restart => {
+            notify::reloading();
+            daemon.pause()?;
+            let program = daemon.places().program.clone();
+            let mut next = Command::new(&program);
+            next.args(std::env::args_os().skip(1));
+            // These are about descriptors that this process was given.
+            for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+                next.env_remove(name);
+            }
+            Err(RunError::Exec { program, source: next.exec() })
+        }
+        Ending::Stop if daemon.outlives_a_stop() => {
+            notify::stopping();
+            daemon.come_to_rest()?;
+            // Without a word to the interfaces: the service manager has them now.
+            std::process::exit(0)
+        }
+        Ending::Stop => {
+            notify::stopping();
+            daemon.end();
+            Ok(())
+        }
+    }
+}
+
+/// What the file and the store ask for, and the store.
+fn wanted(file: &ConfigFile, held: &Held) -> Result<(Desired, Embedded), RunError> {
+    let mut desired = file.desired();
+    // What the file says is looked at first, so that a mistake in it changes nothing.
+    desired.validate(&look(&desired, held)?).map_err(|problems| file.refuse(problems))?;
+    let mut store = Embedded::open(&file.config.control.state.join(STORE)).map_err(RestoreError::Store)?;
+    daemon::restore(&mut desired, &mut store)?;
+    Ok((desired, store))
+}
+
+/// This host, as if nothing of what is held were there. After an earlier life, interfaces that
+/// have gone meanwhile are waited for.
+fn look(desired: &Desired, held: &Held) -> Result<Host, RunError> {
+    let mut host = host::look(desired).map_err(RunError::Host)?;
+    if held.is_empty() {
+        return Ok(host);
+    }
+    for (name, device) in &mut host.links {
+        if host::find(name).map_err(RunError::Host)?.is_some_and(|link| held.has_program_of(&link)) {
+            device.xdp = None;
+        }
+    }
+    for endpoint in &desired.endpoints {
+        let missing = Device { mtu: u32::MAX, is_ethernet: true, xdp: None };
+        host.links.entry(endpoint.item.interface.clone()).or_insert(missing);
+    }
+    Ok(host)
 }
 
 /// Makes sure that this process may attach programs and open sockets.
@@ -117,7 +197,10 @@ fn require_privilege() -> Result<(), RunError> {
 }
 
 /// Keeps a second daemon away from the directory at `path` while the result lives.
-fn claim(path: &Path) -> Result<Flock<File>, RunError> {
+///
+/// # Errors
+/// [`RunError::State`]
+pub fn claim(path: &Path) -> Result<Flock<File>, RunError> {
     let state = |reason: String| RunError::State { path: path.to_owned(), reason };
     fs::create_dir_all(path).map_err(|error| state(error.to_string()))?;
     let lock = File::create(path.join("lock")).map_err(|error| state(format!("not writable: {error}")))?;
@@ -125,11 +208,21 @@ fn claim(path: &Path) -> Result<Flock<File>, RunError> {
     locked.map_err(|_| state("another daemon uses it".to_owned()))
 }
 
+/// How the daemon is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// For good.
+    Stop,
+    /// In favour of a new process, which goes on with everything.
+    Restart,
+}
+
 /// The signals that mean something to us; caught from the moment this is made.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    restart: Signal,
 }
 
 impl Signals {
@@ -138,27 +231,68 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            restart: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for one that says to stop.
-    async fn stop(mut self, status: &str) {
+    /// Does what they say, until one says to end.
+    async fn heed(mut self, daemon: &Shared) -> Ending {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    notify::reloading();
-                    tracing::warn!("SIGHUP: the file is read at the start only; nothing was changed");
-                    notify::ready(status);
+                _ = self.terminate.recv() => return Ending::Stop,
+                _ = self.interrupt.recv() => return Ending::Stop,
+                _ = self.hangup.recv() => reload(daemon).await,
+                _ = self.restart.recv() => {
+                    if may_restart(daemon).await {
+                        sleep(GATHER).await;
+                        return Ending::Restart;
+                    }
                 }
             }
         }
     }
 }
 
+/// SIGHUP: reads the file again. What is wrong with it is told, and changes nothing.
+async fn reload(daemon: &Shared) {
+    notify::reloading();
+    let daemon = daemon.clone();
+    let reloaded = spawn_blocking(move || {
+        let mut daemon = daemon.lock();
+        (daemon.reload(), daemon.to_string())
+    });
+    match reloaded.await {
+        Ok((Ok(()), status)) => notify::ready(&status),
+        Ok((Err(error), status)) => {
+            for line in chain(&error).lines() {
+                say(&format!("not reloaded: {line}"));
+            }
+            notify::ready(&format!("{status}; the file was not reloaded: it has mistakes"));
+        }
+        Err(error) => tracing::error!(%error, "reloading"),
+    }
+}
+
+/// SIGUSR2: whether a new process could go on.
+async fn may_restart(daemon: &Shared) -> bool {
+    let daemon = daemon.clone();
+    match spawn_blocking(move || daemon.lock().check_restart()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            for line in chain(&error).lines() {
+                say(&format!("not restarted: {line}"));
+            }
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, "looking whether a restart is possible");
+            false
+        }
+    }
+}
+
 /// Keeps ports and tables true to what the kernel knows. Ends only with an error.
-async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
+async fn follow(mut watch: Watch, daemon: &Shared) -> Result<Ending, RunError> {
     let mut tick = interval(LOOK);
     let bell = daemon.lock().bell();
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,7 +307,7 @@ async fn follow(mut watch: Watch, daemon: &Shared) -> Result<(), RunError> {
             }
         };
         let daemon = daemon.clone();
-        let refreshed = tokio::task::spawn_blocking(move || {
+        let refreshed = spawn_blocking(move || {
             let mut daemon = daemon.lock();
             daemon.reconcile(look)?;
             let refreshed = daemon.refresh();

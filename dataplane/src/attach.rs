@@ -17,7 +17,7 @@ use crate::{
     nat::Board,
 };
 use aya::{
-    Ebpf, EbpfError,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
@@ -216,7 +216,9 @@ impl Steer {
     /// privilege most often; the latter holds the verifier's log.
     pub fn load() -> Result<Self, SteerError> {
         memlock::lift();
-        let mut object = Ebpf::load(STEER_OBJECT)?;
+        // The program is not fitted to the types of the kernel, of which there are a hundred
+        // thousand to read: half of all that a start takes.
+        let mut object = EbpfLoader::new().btf(None).load(STEER_OBJECT)?;
         program(&mut object)?.load().map_err(SteerError::Program)?;
         Ok(Self {
             attached: HashMap::new(),

@@ -196,10 +196,25 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     /// # Errors
     /// If its descriptor cannot be watched; the queue is not served then.
     pub fn open(&mut self, port: PortId, queue: QueueId, receive: R, transmit: T) -> io::Result<()> {
+        self.open_exit(port, transmit);
+        self.open_inlet(port, queue, receive).inspect_err(|_| drop(self.exits.close(port)))
+    }
+
+    /// Has frames to `port` leave by `transmit`. Together with [`open_inlet`](Self::open_inlet)
+    /// this is [`open`](Self::open), for whoever opens many ports at once: with every exit open
+    /// before the first inlet is, no frame comes in that cannot leave.
+    pub fn open_exit(&mut self, port: PortId, transmit: T) {
+        self.exits.open(port, transmit);
+    }
+
+    /// Takes in the frames of one queue of `port`.
+    ///
+    /// # Errors
+    /// If its descriptor cannot be watched; the queue is not served then.
+    pub fn open_inlet(&mut self, port: PortId, queue: QueueId, receive: R) -> io::Result<()> {
         if let (Some(registry), Some(fd)) = (&self.registry, receive.fd()) {
             registry.register(&mut SourceFd(&fd), Token(usize::from(port.0)), Interest::READABLE)?;
         }
-        self.exits.open(port, transmit);
         self.pipeline.events.make_room(port);
         self.inlets.push(Inlet { port, queue, receive, tagged: false });
         Ok(())
@@ -236,6 +251,20 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             self.unwatch(inlet.receive.fd());
         }
         (closed.into_iter().map(|inlet| (inlet.queue, inlet.receive)).collect(), self.exits.close(port))
+    }
+
+    /// Takes nothing in any more. What waits in the rings stays there, for whoever is given them.
+    pub fn stop_inhaling(&mut self) {
+        for inlet in std::mem::take(&mut self.inlets) {
+            self.unwatch(inlet.receive.fd());
+        }
+    }
+
+    /// Sends everything that other workers have handed over. Once none of them inhales any more
+    /// there is nothing left in this process after that.
+    pub fn exhale(&mut self) {
+        self.exits.take_over();
+        self.exits.submit();
     }
 
     fn unwatch(&self, fd: Option<RawFd>) {

@@ -10,7 +10,7 @@ use vxlane_dataplane::engine::WorkerGone;
 use super::types::{ApiError, Problem};
 use crate::{
     causes::chain,
-    daemon::{ChangeError, FdbError, NatError, NoSuchEndpoint, NoSuchNetwork, StartError},
+    daemon::{ChangeError, FdbError, NatError, NoSuchEndpoint, NoSuchNetwork, ReloadError, StartError},
     desired::{self, Refused},
     netlink::PairError,
 };
@@ -83,6 +83,17 @@ impl From<ChangeError> for Refusal {
             ChangeError::Pair(PairError::Step { .. }) | ChangeError::Host(_) | ChangeError::Failed(_) => {
                 Self::internal(&error)
             }
+        }
+    }
+}
+
+impl From<ReloadError> for Refusal {
+    fn from(error: ReloadError) -> Self {
+        match error {
+            ReloadError::Change(error) => error.into(),
+            ReloadError::Config(_) => Self::new(StatusCode::BAD_REQUEST, "invalid", chain(&error), None),
+            ReloadError::Program { .. } => Self::new(StatusCode::CONFLICT, "conflict", chain(&error), None),
+            ReloadError::Signal(_) => Self::internal(&error),
         }
     }
 }

@@ -99,6 +99,8 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::events))
         .routes(routes!(routes::nat::show))
         .routes(routes!(routes::nat::flush))
+        .routes(routes!(routes::process::reload))
+        .routes(routes!(routes::process::restart))
 }
 
 /// The description of the API, as `docs/openapi.json` has it.

@@ -8,6 +8,7 @@ pub mod generate;
 mod nat;
 mod network;
 mod peer;
+mod process;
 mod shortened;
 mod stats;
 mod status;
@@ -28,6 +29,7 @@ pub use fdb::{AddArgs, FdbCommand};
 pub use nat::NatCommand;
 pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
 pub use peer::{PeerArgs, PeerCommand};
+pub use process::{DetachArgs, HoldArgs, detach};
 pub use shortened::ambiguous;
 pub use stats::StatsArgs;
 
@@ -99,6 +101,15 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<PeerCommand>,
     },
+    /// Have the daemon read its file again
+    Reload,
+    /// Replace the daemon by a new process, perhaps of a new version, without losing a frame
+    Restart,
+    /// Leave interfaces as they were found by a daemon that was killed
+    Detach(DetachArgs),
+    /// Keep interfaces attached between two daemons
+    #[command(hide = true)]
+    Hold(HoldArgs),
     /// Write shell completions and man pages
     #[command(hide = true)]
     Generate {
@@ -130,7 +141,9 @@ pub async fn answer(cli: &Cli, out: Output<'_>) -> Result<(), ClientError> {
     let ask = Question { cli };
     let text = match &cli.command {
         // Main does these itself and does not come here with them.
-        Command::Run(_) | Command::Generate { .. } => String::new(),
+        Command::Run(_) | Command::Generate { .. } | Command::Detach(_) | Command::Hold(_) => String::new(),
+        Command::Reload => process::reload(&ask).await?,
+        Command::Restart => process::restart(&ask).await?,
         Command::Events(args) => return events::answer(&ask, args, out).await,
         Command::Stats(args) => return stats::answer(&ask, args, out).await,
         Command::Status => ask.show("/v1/status", status::render).await?,

@@ -181,7 +181,7 @@ impl Daemon {
     }
 
     /// Does `plan`, which `next` has come to, and keeps that, with `notes`.
-    fn adopt(&mut self, next: Desired, plan: Plan, notes: &[Change]) -> Result<(), ChangeError> {
+    pub(super) fn adopt(&mut self, next: Desired, plan: Plan, notes: &[Change]) -> Result<(), ChangeError> {
         if plan != self.plan {
             self.apply(plan, &next, notes)?;
         } else {
@@ -193,7 +193,7 @@ impl Daemon {
     }
 
     /// What `next` comes to on this host as it is now.
-    fn plan(&self, next: &Desired) -> Result<Result<Plan, Vec<Problem>>, ChangeError> {
+    pub(super) fn plan(&self, next: &Desired) -> Result<Result<Plan, Vec<Problem>>, ChangeError> {
         let known: HashSet<&str> = self.desired.interfaces().collect();
         let mut host = self.host.clone();
         let new = next.interfaces().filter(|interface| !known.contains(interface));

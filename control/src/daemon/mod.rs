@@ -9,11 +9,13 @@ mod next_hops;
 mod ports;
 mod published;
 mod reconcile;
+mod reload;
 mod report;
+mod resume;
 mod saved;
 mod stations;
 
-use std::{collections::HashMap, fmt, io, sync::Arc, time::Instant};
+use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::Notify;
 use vxlane_dataplane::{
@@ -28,16 +30,20 @@ use vxlane_dataplane::{
 pub use change::ChangeError;
 pub use nat::NatError;
 pub use reconcile::Look;
+pub use reload::ReloadError;
 pub use report::{NoSuchEndpoint, NoSuchNetwork};
+pub use resume::PauseError;
 pub use saved::{RestoreError, restore};
 pub use stations::FdbError;
 
 use crate::{
     causes::chain,
     commit::{Exhausted, Ids, Surroundings},
+    config::Control,
     desired::{Desired, Host, Owner, Plan},
     events::Events,
     host,
+    keep::{Held, Keeper},
     store::Store,
 };
 use nat::WayOut;
@@ -69,6 +75,32 @@ pub struct Daemon {
     complaints: HashMap<String, String>,
     events: Events,
     started: Instant,
+    /// Who keeps what is attached, should we end.
+    keeper: Keeper,
+    places: Places,
+}
+
+/// Where a daemon finds what it was started with.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// What it said of the daemon itself.
+    pub control: Control,
+    /// The program that runs, and that goes on after a restart.
+    pub program: PathBuf,
+}
+
+/// Where a daemon comes from, and what outlives it.
+pub struct Estate {
+    /// What of `desired` is not the file's.
+    pub store: Box<dyn Store>,
+    /// Who keeps what is attached.
+    pub keeper: Keeper,
+    /// What an earlier daemon has left attached.
+    pub held: Held,
+    /// Where it was started from.
+    pub places: Places,
 }
 
 /// Why a dataplane did not start, or did not change. Nothing is left of it then.
@@ -112,12 +144,13 @@ pub enum StartError {
 }
 
 impl Daemon {
-    /// Starts to forward as `plan` says, which is what `desired` comes to on `host`. Changes are
-    /// kept in `store`, which has what of `desired` is not the file's.
+    /// Starts to forward as `plan` says, which is what `desired` comes to on `host`, with
+    /// what is there already.
     ///
     /// # Errors
     /// [`StartError`] says what could not be had; interfaces are then as they were found.
-    pub fn start(desired: Desired, host: Host, plan: Plan, store: Box<dyn Store>) -> Result<Self, StartError> {
+    pub fn start(desired: Desired, host: Host, plan: Plan, estate: Estate) -> Result<Self, StartError> {
+        let Estate { store, keeper, held, places } = estate;
         let mut ids = Ids::default();
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
@@ -154,14 +187,25 @@ impl Daemon {
             complaints,
             events,
             started,
+            keeper,
+            places,
         };
         this.hang_bell()?;
-        this.open_all()?;
+        this.next_hops = next_hops::look(&this.plan, uplink)?;
+        this.resume(held)?;
+        let resumed = this.ports.len();
+        this.open_all(resumed > 0)?;
         this.resolve()?;
-        for port in this.ports.clone() {
+        for port in this.ports.split_off(resumed) {
             this.serve(&port)?;
+            this.ports.push(port);
         }
         Ok(this)
+    }
+
+    /// Where it was started from.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// What is notified when a worker waits for something that [`refresh`](Self::refresh) finds out.
@@ -187,22 +231,32 @@ impl Daemon {
         self.events.clone()
     }
 
+    fn is_open(&self, interface: &str) -> bool {
+        self.ports.iter().any(|port| port.interface == interface)
+    }
+
     /// Opens the uplink and the endpoints. One of an earlier life whose interface cannot be had
-    /// is passed over.
-    fn open_all(&mut self) -> Result<(), StartError> {
-        self.open(&self.plan.uplink.clone(), Role::Uplink, self.plan.uplink_xdp)?;
+    /// is passed over; after a restart each of them is one.
+    fn open_all(&mut self, restarted: bool) -> Result<(), StartError> {
+        if !self.is_open(&self.plan.uplink) {
+            self.open(&self.plan.uplink.clone(), Role::Uplink, self.plan.uplink_xdp)?;
+        }
         for endpoint in self.desired.endpoints.clone() {
             let interface = &endpoint.item.interface;
+            if self.is_open(interface) {
+                continue;
+            }
             let is_there = host::find(interface).map_err(StartError::Netlink)?.is_some();
-            let opened = match (endpoint.owner, is_there) {
-                (Owner::Api, false) => {
+            let may_wait = restarted || endpoint.owner == Owner::Api;
+            let opened = match (may_wait, is_there) {
+                (true, false) => {
                     tracing::warn!(interface, endpoint = endpoint.item.name, "is not there");
                     continue;
                 }
                 _ => self.open(interface, Role::Access, endpoint.item.xdp),
             };
-            match (endpoint.owner, opened) {
-                (Owner::Api, Err(error)) if !matches!(error, StartError::Gone(_)) => {
+            match (may_wait, opened) {
+                (true, Err(error)) if !matches!(error, StartError::Gone(_)) => {
                     tracing::warn!(interface, endpoint = endpoint.item.name, error = chain(&error), "not attached");
                 }
                 (_, opened) => opened?,

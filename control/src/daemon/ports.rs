@@ -32,7 +32,9 @@ pub(super) struct OpenPort {
     /// The worker of each queue.
     pub(super) workers: Vec<WorkerId>,
     /// The socket of each queue.
-    sockets: Vec<RawFd>,
+    pub(super) sockets: Vec<RawFd>,
+    /// The names under which what it lives on is kept.
+    pub(super) kept: Vec<String>,
 }
 
 /// Frames that all access ports have together, as far as no port is left with less than
@@ -64,11 +66,13 @@ impl Daemon {
             ring,
             workers,
             sockets: Vec::new(),
+            kept: Vec::new(),
         };
         if let Err(error) = self.open_queues(&mut port) {
             self.close(&port);
             return Err(error);
         }
+        self.keep(&mut port);
         tracing::info!(interface, mode = %attached.mode, port.zero_copy, ring, "attached");
         self.ports.push(port);
         Ok(())
@@ -99,6 +103,7 @@ impl Daemon {
 
     /// Leaves an interface as it was found. No table may name the port any more.
     pub(super) fn close(&mut self, port: &OpenPort) {
+        self.keep_no_longer(&port.kept);
         if let Err(error) = self.steer.detach(port.attached.ifindex) {
             tracing::warn!(interface = port.interface, %error, "detaching");
         }
@@ -114,7 +119,7 @@ impl Daemon {
     }
 
     /// How many queues each worker has.
-    fn loads(&self) -> Vec<usize> {
+    pub(super) fn loads(&self) -> Vec<usize> {
         let mut loads = vec![0; self.plan.workers.max(1)];
         for worker in self.ports.iter().flat_map(|port| &port.workers) {
             loads[worker.index()] += 1;

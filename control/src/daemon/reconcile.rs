@@ -30,6 +30,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError::Gone`]. What else fails is told in the log, once, and tried again.
     pub fn reconcile(&mut self, look: Look) -> Result<(), StartError> {
+        self.check_keeper();
         let lost = self.take_lost(look);
         if !lost.is_empty() {
             self.publish()?;
@@ -99,7 +100,7 @@ impl Daemon {
             |endpoint: &crate::desired::PlannedEndpoint| (endpoint.interface.clone(), Role::Access, endpoint.xdp);
         let wanted: Vec<_> = std::iter::once(uplink).chain(self.plan.endpoints.iter().map(access)).collect();
         for (interface, role, xdp) in wanted {
-            if !self.ports.iter().any(|port| port.interface == interface) {
+            if !self.is_open(&interface) {
                 self.open_if_up(&interface, role, xdp);
             }
         }

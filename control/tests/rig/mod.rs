@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the rig")]
 #![expect(clippy::unwrap_used, reason = "a rig that cannot be set up is a test that failed")]
 
+pub(crate) mod probe;
+
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{self, Child, Command, Output, Stdio},
@@ -16,6 +18,11 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub(crate) const VXLANE: &str = env!("CARGO_BIN_EXE_vxlane");
+
+/// The same, built for speed where there is one: for tests in which time matters.
+pub(crate) fn binary() -> String {
+    env::var("VXLANE_BIN").unwrap_or_else(|_| VXLANE.to_owned())
+}
 
 /// A namespace that goes away when dropped.
 pub(crate) struct Namespace(pub(crate) String);
@@ -107,7 +114,7 @@ impl Home {
     pub(crate) fn with(text: &str) -> Self {
         let this = Self { directory: tempfile::tempdir().unwrap() };
         let control = format!(
-            "\n[control]\nsocket = \"{}\"\nstate = \"{}\"\n",
+            "\n[control]\nsocket = \"{}\"\nstate = \"{}\"\nhold = 10\n",
             this.path("s").display(),
             this.path("state").display()
         );
@@ -125,8 +132,13 @@ impl Home {
 
     /// `vxlane` talking to the daemon of this home.
     pub(crate) fn ask(&self, arguments: &str) -> Output {
-        let socket = self.path("s");
-        Command::new(VXLANE).arg("--socket").arg(socket).args(arguments.split_whitespace()).output().unwrap()
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(VXLANE);
+        command.arg("--socket").arg(self.path("s")).args(arguments.split_whitespace());
+        command
     }
 
     /// The JSON answer to `arguments`.
@@ -146,7 +158,12 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the daemon of `home` in `host` and waits for its line.
     pub(crate) fn start(host: &Namespace, home: &Home) -> Self {
-        let mut command = host.command(VXLANE);
+        Self::start_as(VXLANE, host, home)
+    }
+
+    /// The same, of another binary.
+    pub(crate) fn start_as(program: &str, host: &Namespace, home: &Home) -> Self {
+        let mut command = host.command(program);
         command.arg("run").arg("--config").arg(home.config()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut told, mut lines) = (String::new(), BufReader::new(child.stderr.take().unwrap()));
@@ -157,6 +174,8 @@ impl Daemon {
                 break told[line..].to_owned();
             }
         };
+        // Nobody reads what it says later on, and it must not mind.
+        drop(lines);
         Self { child, ready }
     }
 
@@ -169,14 +188,26 @@ impl Daemon {
     /// Sends SIGTERM and returns the exit code. `ip netns exec` becomes the program it starts,
     /// so the child is the daemon.
     pub(crate) fn terminate(mut self) -> Option<i32> {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().code()
+    }
+
+    /// Its process, and that of those that it restarts as.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id().cast_signed())
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Asked first: what is killed leaves its interfaces to a holder for a while.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM);
+        }
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

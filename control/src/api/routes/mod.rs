@@ -4,6 +4,7 @@ pub(super) mod endpoints;
 pub(super) mod nat;
 pub(super) mod networks;
 pub(super) mod peers;
+pub(super) mod process;
 pub(super) mod stations;
 
 use std::convert::Infallible;
