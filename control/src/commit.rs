@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -163,7 +163,7 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
                 tables.set_port(access, Port::new(Role::Access(id), owner));
                 ports.push(access);
             }
-            tables.set_network(id, table_of(network, ids, ports));
+            tables.set_network(id, table_of(network, plan, ids, ports));
         }
     }
     tables
@@ -175,7 +175,7 @@ fn open_port(interface: &str, ids: &Ids, around: &Surroundings) -> Option<(PortI
     Some((port, *around.owners.get(&port)?))
 }
 
-fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network {
+fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids, ports: Vec<PortId>) -> Network {
     let origin = |place: &Place| match place {
         Place::Dst(address) => ids.vtep(*address).map(Origin::Vtep),
         Place::Dev(interface) => ids.port(interface).filter(|port| ports.contains(port)).map(Origin::Port),
@@ -188,6 +188,8 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         internal: network.internal,
         masquerade: network.nat == NatChoice::Masquerade,
         gateway: gateway_of(network),
+        routes: network.routes.iter().filter_map(|name| ids.network(name)).collect(),
+        neighbours: Arc::new(neighbours_of(network, plan)),
         isolation: network.isolation,
         suppression: network.suppression,
         ports,
@@ -195,6 +197,12 @@ fn table_of(network: &PlannedNetwork, ids: &Ids, ports: Vec<PortId>) -> Network 
         stations: Arc::new(stations),
         ..Network::new(network.vni)
     }
+}
+
+/// Whose address is whose, as far as endpoints were given addresses.
+fn neighbours_of(network: &PlannedNetwork, plan: &Plan) -> HashMap<IpAddr, MacAddr> {
+    let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+    endpoints.filter_map(|endpoint| Some((endpoint.address?.into(), endpoint.mac?.0))).collect()
 }
 
 /// What is published: of the ports in `ours`, those that lead to an endpoint.
@@ -256,6 +264,7 @@ mod tests {
             isolation: false,
             suppression: true,
             peers: peers.to_vec(),
+            routes: vec![],
             stations: vec![],
         };
         let endpoint = |&(network, interface): &(&str, &str)| PlannedEndpoint {

@@ -148,6 +148,9 @@ pub struct Network {
     /// VTEPs to flood to and to learn from.
     #[serde(default)]
     pub peers: Vec<Ipv4Addr>,
+    /// Networks that it reaches through its gateway, and that reach it.
+    #[serde(default)]
+    pub routes: Vec<String>,
     /// Seconds after which a silent station is forgotten.
     #[serde(default = "Network::default_ageing")]
     pub ageing: u32,

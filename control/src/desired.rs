@@ -8,6 +8,7 @@ mod change;
 mod checks;
 mod plan;
 mod records;
+mod routes;
 mod stations;
 
 use std::{
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use change::Refused;
 pub use plan::{Plan, PlannedEndpoint, PlannedNetwork};
 pub use records::{BadRecord, Records};
+pub use routes::Routing;
 
 use crate::{
     config::{self, Config, Dataplane, NatChoice, Underlay, XdpChoice},
@@ -42,6 +44,8 @@ pub struct Desired {
     pub networks: Vec<Owned<Network>>,
     /// VTEPs that take part in them.
     pub peers: Vec<Owned<Peering>>,
+    /// Routes between networks.
+    pub routes: Vec<Owned<Routing>>,
     /// Attachments to them.
     pub endpoints: Vec<Owned<Endpoint>>,
     /// Stations that never move.
@@ -253,6 +257,7 @@ impl Desired {
             nat: config.nat.clone(),
             networks: Vec::new(),
             peers: Vec::new(),
+            routes: Vec::new(),
             endpoints: Vec::new(),
             stations: Vec::new(),
             last_given: BTreeMap::new(),
@@ -262,6 +267,12 @@ impl Desired {
             for (index, &address) in network.peers.iter().enumerate() {
                 let peering = Peering { network: network.name.clone(), address };
                 this.peers.push(Owned::by_file(format!("{place}.peers[{index}]"), peering));
+            }
+            for (index, other) in network.routes.iter().enumerate() {
+                let routing = Routing::new(&network.name, other);
+                if !this.routes.iter().any(|route| route.item == routing) {
+                    this.routes.push(Owned::by_file(format!("{place}.routes[{index}]"), routing));
+                }
             }
             this.networks.push(Owned::by_file(place, network.into()));
         }
@@ -277,6 +288,7 @@ impl Desired {
         let mut this = if owner == Owner::File { other.clone() } else { self.clone() };
         this.networks = merged(&self.networks, &other.networks, owner);
         this.peers = merged(&self.peers, &other.peers, owner);
+        this.routes = merged(&self.routes, &other.routes, owner);
         this.endpoints = merged(&self.endpoints, &other.endpoints, owner);
         this.stations = merged(&self.stations, &other.stations, owner);
         this.last_given = if owner == Owner::Api { &other.last_given } else { &self.last_given }.clone();

@@ -75,6 +75,9 @@ impl Router {
             return Err(DropReason::InvalidDestination);
         }
         let refuse = |error, reason| Ok(Routed::Decided(Verdict::Refuse { error, from: gateway.ip(), reason }));
+        if let Some((to, other)) = network_of(tables, network, ip.destination()) {
+            return cross(frame, &ip, gateway.ip(), to, other);
+        }
         let (Some(nat), Some(outside)) = (&mut self.nat, tables.outside()) else {
             return refuse(icmp::Error::Prohibited, DropReason::NoWayOut);
         };
@@ -225,6 +228,32 @@ fn arrive(
             Ok(Routed::Decided(Verdict::Refuse { error, from, reason: DropReason::MtuExceeded }))
         }
     }
+}
+
+/// The network that `network` has a route to and `address` belongs to.
+fn network_of<'a>(tables: &'a Tables, network: &Network, address: Ipv4Addr) -> Option<(NetworkId, &'a Network)> {
+    let mut others = network.routes.iter().filter_map(|&id| Some((id, tables.network(id)?)));
+    let is_it = |other: &Network| other.gateway.and_then(|of| of.ipv4).is_some_and(|of| of.contains(address));
+    others.find(|&(_, other)| is_it(other))
+}
+
+/// Forwards a packet as it is into another network.
+fn cross(frame: &mut [u8], ip: &Ipv4, from: Ipv4Addr, to: NetworkId, other: &Network) -> Result<Routed, DropReason> {
+    let refuse = |error, reason| Ok(Routed::Decided(Verdict::Refuse { error, from, reason }));
+    if ip.ttl <= 1 {
+        return refuse(icmp::Error::TimeExceeded, DropReason::TtlExceeded);
+    }
+    if ip.total_length.get() > other.mtu {
+        let error = icmp::Error::FragmentationNeeded { mtu: other.mtu };
+        return if ip.dont_fragment() { refuse(error, DropReason::MtuExceeded) } else { Err(DropReason::MtuExceeded) };
+    }
+    let gateway = other.gateway.ok_or(DropReason::NoWayOut)?;
+    let Some(&mac) = other.neighbours.get(&ip.destination().into()) else {
+        return refuse(icmp::Error::HostUnreachable, DropReason::NextHopUnresolved);
+    };
+    Layers::walk(frame).finish_checksum(frame);
+    forward(frame, gateway.mac, mac);
+    Ok(Routed::Inside(to, mac))
 }
 
 /// What becomes of a packet that could not be translated: where a table or a limit is full its

@@ -207,6 +207,7 @@ fn is_plain(network: &Network) -> bool {
         host: _,
         internal: _,
         masquerade: _,
+        routes: _,
         isolation,
         suppression: _,
         routers: _,

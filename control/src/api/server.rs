@@ -97,6 +97,8 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::stations::add))
         .routes(routes!(routes::stations::remove))
         .routes(routes!(routes::events))
+        .routes(routes!(routes::networks::add_route))
+        .routes(routes!(routes::networks::remove_route))
         .routes(routes!(routes::nat::show))
         .routes(routes!(routes::nat::flush))
         .routes(routes!(routes::process::reload))

@@ -11,7 +11,7 @@ use crate::{
         client::{ClientError, escape},
         types::{
             Network, Owner,
-            requests::{EndpointRequest, NetworkRequest},
+            requests::{EndpointRequest, NetworkRequest, RouteRequest},
         },
     },
     config::{NatChoice, XdpChoice},
@@ -40,7 +40,21 @@ pub enum NetworkCommand {
     },
     /// Connect a container or a device to one
     Connect(ConnectArgs),
+    /// Have two networks reach each other through their gateways
+    Route {
+        /// One
+        network: String,
+        /// The other
+        other: String,
+    },
     /// Undo that
+    Unroute {
+        /// One
+        network: String,
+        /// The other
+        other: String,
+    },
+    /// Disconnect a container or a device from one
     Disconnect {
         /// The network
         network: String,
@@ -136,6 +150,13 @@ pub(super) async fn answer(ask: &Question<'_>, command: &NetworkCommand) -> Resu
             let path = format!("{}/endpoints", path(&args.network));
             ask.post(&path, &connection(args), endpoint::connected).await
         }
+        NetworkCommand::Route { network, other } => {
+            let request = RouteRequest { network: other.clone() };
+            ask.post(&format!("{}/routes", path(network)), &request, |_: &Network| String::new()).await
+        }
+        NetworkCommand::Unroute { network, other } => {
+            ask.delete(&format!("{}/routes/{}", path(network), escape(other))).await
+        }
         NetworkCommand::Disconnect { network, name } => {
             ask.delete(&format!("{}/endpoints/{}", path(network), escape(name))).await
         }
@@ -207,6 +228,7 @@ fn details(network: &Network) -> String {
     row("owner", owner(network.owner).to_owned());
     row("endpoints", joined(&network.endpoints));
     row("peers", joined(&network.peers));
+    row("routes", joined(&network.routes));
     columns.render()
 }
 

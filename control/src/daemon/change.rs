@@ -144,6 +144,27 @@ impl Daemon {
         Ok(())
     }
 
+    /// Has two networks reach each other through their gateways, and returns the first.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn add_route(&mut self, network: &str, other: &str) -> Result<Network, ChangeError> {
+        let mut next = self.desired.clone();
+        next.add_route(network, other)?;
+        self.change(next, "")?;
+        Ok(self.network_called(network)?)
+    }
+
+    /// Has two networks no longer reach each other.
+    ///
+    /// # Errors
+    /// [`ChangeError`]
+    pub fn remove_route(&mut self, network: &str, other: &str) -> Result<(), ChangeError> {
+        let mut next = self.desired.clone();
+        next.remove_route(network, other)?;
+        self.change(next, "")
+    }
+
     /// Has a VTEP take part in `network`, and returns the network.
     ///
     /// # Errors

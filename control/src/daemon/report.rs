@@ -191,6 +191,7 @@ impl Daemon {
             suppression: network.suppression,
             owner: owner_told(owner),
             peers: network.peers.clone(),
+            routes: network.routes.clone(),
             endpoints: endpoints.map(|endpoint| endpoint.name.clone()).collect(),
         }
     }

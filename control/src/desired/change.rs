@@ -13,7 +13,7 @@ use std::{
 use vxlane_dataplane::wire::{MacAddr, Vni};
 
 use super::{
-    Desired, Endpoint, Network, Owned, Owner, Peering, Place, Problem, Veth,
+    Desired, Endpoint, Network, Owned, Owner, Peering, Place, Problem, Routing, Veth,
     records::{endpoint_place, network_place, peer_place},
 };
 use crate::{
@@ -137,6 +137,8 @@ impl Desired {
         }
         self.networks.retain(|network| network.item.name != name);
         self.peers.retain(|peering| peering.item.network != name);
+        let routed: Vec<String> = self.routes_of(name).map(ToOwned::to_owned).collect();
+        self.routes.retain(|route| !routed.iter().any(|other| route.item == Routing::new(name, other)));
         self.stations.retain(|station| station.item.network != name);
         self.last_given.remove(name);
         Ok(())
@@ -247,6 +249,11 @@ impl Desired {
     pub(super) fn known_network(&self, name: &str) -> Result<&Owned<Network>, Refused> {
         self.network(name).ok_or_else(|| Refused::NotFound { what: "network", name: name.to_owned() })
     }
+}
+
+/// Makes sure that there is a network called `name`.
+pub(super) fn known(desired: &Desired, name: &str) -> Result<(), Refused> {
+    desired.known_network(name).map(drop)
 }
 
 fn same_endpoint(known: &Endpoint, request: &EndpointRequest) -> Result<(), Refused> {

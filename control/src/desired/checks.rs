@@ -14,7 +14,7 @@ use std::{
 
 use vxlane_dataplane::{vtep, wire::Vni};
 
-use super::{Desired, Device, Host, Network, Owned, Owner, Problem};
+use super::{Desired, Device, Host, Network, Owned, Owner, Problem, routes};
 use crate::ipam;
 
 /// Bytes by which an underlay packet is longer than the overlay packet in it: the overlay's
@@ -79,6 +79,7 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     .for_each(|problem| found.push(problem));
     endpoints::check(desired, host, news, &mut found);
     publish::check(desired, host, &mut found);
+    routes::check(desired, &mut found);
     stations::check(desired, news, &mut found);
     found
 }

@@ -68,6 +68,8 @@ pub struct PlannedNetwork {
     pub suppression: bool,
     /// VTEPs to flood to and to learn from.
     pub peers: Vec<Ipv4Addr>,
+    /// Networks that it reaches through its gateway.
+    pub routes: Vec<String>,
     /// Stations that never move, as far as the place of each is there.
     pub stations: Vec<(Mac, Place)>,
 }
@@ -133,6 +135,7 @@ impl Desired {
             isolation,
             suppression,
             peers: self.peers_of(name).collect(),
+            routes: self.routes_of(name).map(ToOwned::to_owned).collect(),
             stations: self.stations_of(name),
         })
     }

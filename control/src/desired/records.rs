@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Desired, Endpoint, Network, Owned, Owner, Peering, Station};
+use super::{Desired, Endpoint, Network, Owned, Owner, Peering, Routing, Station};
 
 /// Records by key. Keys begin with the kind of the thing and name it: `network/blue`.
 pub type Records = BTreeMap<String, String>;
@@ -28,6 +28,9 @@ impl Desired {
         }
         for Owned { item, .. } in ours(&self.peers) {
             put(&mut records, format!("peer/{}/{}", item.network, item.address), item);
+        }
+        for Owned { item, .. } in ours(&self.routes) {
+            put(&mut records, item.key(), item);
         }
         for Owned { item, .. } in ours(&self.endpoints) {
             put(&mut records, format!("endpoint/{}/{}", item.network, item.name), item);
@@ -56,6 +59,10 @@ impl Desired {
                 "peer" => {
                     let peering: Peering = get(key, value)?;
                     self.peers.push(Owned::by_api(peer_place(&peering), peering));
+                }
+                "route" => {
+                    let routing: Routing = get(key, value)?;
+                    self.routes.push(Owned::by_api(routing.place(), routing));
                 }
                 "endpoint" => {
                     let endpoint: Endpoint = get(key, value)?;

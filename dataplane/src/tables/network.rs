@@ -10,7 +10,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::{
     bridge::Origin,
-    ids::{PortId, VtepId},
+    ids::{NetworkId, PortId, VtepId},
     wire::{MacAddr, Vni},
 };
 
@@ -39,6 +39,8 @@ pub struct Network {
     pub internal: bool,
     /// Its packets leave the overlay through address translation. Not of one that is internal.
     pub masquerade: bool,
+    /// Networks that its packets reach through its gateway, and that reach it so.
+    pub routes: Vec<NetworkId>,
     /// Endpoints reach the gateway and nobody else.
     pub isolation: bool,
     /// ARP and ND questions are answered here when the answer is known (RFC 9161).
@@ -69,6 +71,7 @@ impl Network {
             host: None,
             internal: false,
             masquerade: false,
+            routes: Vec::new(),
             isolation: false,
             suppression: true,
             routers: false,

@@ -16,6 +16,8 @@ const HEADER: usize = 8;
 pub enum Error {
     /// There is no way to its network (type 3 code 0).
     NetworkUnreachable,
+    /// Nobody there has its address (type 3 code 1).
+    HostUnreachable,
     /// It is not let through (type 3 code 13).
     Prohibited,
     /// It is too long and must not be fragmented (type 3 code 4).
@@ -32,6 +34,7 @@ impl Error {
     fn header(self) -> [u8; HEADER] {
         match self {
             Self::NetworkUnreachable => [3, 0, 0, 0, 0, 0, 0, 0],
+            Self::HostUnreachable => [3, 1, 0, 0, 0, 0, 0, 0],
             Self::Prohibited => [3, 13, 0, 0, 0, 0, 0, 0],
             Self::FragmentationNeeded { mtu } => [3, 4, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]],
             Self::TimeExceeded => [11, 0, 0, 0, 0, 0, 0, 0],

@@ -10,7 +10,10 @@ use super::always;
 use crate::api::{
     refusal::Refusal,
     server::{Answer, Shared, parse},
-    types::{ApiError, Network, requests::NetworkRequest},
+    types::{
+        ApiError, Network,
+        requests::{NetworkRequest, RouteRequest},
+    },
 };
 
 /// Every network.
@@ -54,4 +57,35 @@ pub(in crate::api) async fn remove(
     Path(network): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     daemon.tell(move |daemon| daemon.remove_network(&network)).await
+}
+
+/// Has two networks reach each other through their gateways. Asking again changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{network}/routes",
+    params(("network", description = "Its name")),
+    request_body = RouteRequest,
+    responses((status = 200, body = Network), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError))
+)]
+pub(in crate::api) async fn add_route(
+    State(daemon): State<Shared>,
+    Path(network): Path<String>,
+    body: Bytes,
+) -> Answer<Network> {
+    let request: RouteRequest = parse(&body)?;
+    daemon.ask(move |daemon| daemon.add_route(&network, &request.network)).await
+}
+
+/// Has two networks no longer reach each other.
+#[utoipa::path(
+    delete,
+    path = "/v1/networks/{network}/routes/{other}",
+    params(("network", description = "Its name"), ("other", description = "The name of the other")),
+    responses((status = 204), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError))
+)]
+pub(in crate::api) async fn remove_route(
+    State(daemon): State<Shared>,
+    Path((network, other)): Path<(String, String)>,
+) -> Result<StatusCode, Refusal> {
+    daemon.tell(move |daemon| daemon.remove_route(&network, &other)).await
 }

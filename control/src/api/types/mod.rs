@@ -177,6 +177,8 @@ pub struct Network {
     /// VTEPs that take part.
     #[schema(value_type = Vec<String>)]
     pub peers: Vec<Ipv4Addr>,
+    /// Networks that it reaches through its gateway.
+    pub routes: Vec<String>,
     /// Names of its endpoints here.
     pub endpoints: Vec<String>,
 }

@@ -113,3 +113,11 @@ pub struct PeerRequest {
     #[schema(value_type = String, format = Ipv4)]
     pub address: Ipv4Addr,
 }
+
+/// `POST /v1/networks/{network}/routes`: another network that shall be reached through the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRequest {
+    /// Its name.
+    pub network: String,
+}
