@@ -213,7 +213,8 @@ impl MacTable {
         }
         let free = |bucket: usize| self.buckets[bucket].0.iter().filter(|slot| slot.key == 0).count();
         let [first, second] = places;
-        let bucket = if free(second) > free(first) { second } else { first };
+        // Whoever is in its first bucket is found in one line: the second is for when that fills.
+        let bucket = if free(first) < 2 && free(second) > free(first) { second } else { first };
         let Some(slot) = self.buckets[bucket].0.iter_mut().find(|slot| slot.key == 0) else {
             return Learned::Refused;
         };
