@@ -49,7 +49,9 @@ fn main() -> ExitCode {
 
 fn forward(cli: &Cli, args: &RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // Where nobody reads the log any more, it is not worth a panic.
+    log.log_internal_errors(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(run::run(&args.config, cli.socket.as_deref()))?)
 }
