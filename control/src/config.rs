@@ -2,9 +2,11 @@
 
 mod nat;
 
+mod access;
+
 use std::{
     fmt,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -19,6 +21,8 @@ use toml::{
 use utoipa::ToSchema;
 
 pub use nat::{FilteringChoice, Nat, NatChoice, Timeouts};
+
+pub use access::{Group, Mode, User};
 
 use crate::{
     desired::{Desired, Problem},
@@ -110,6 +114,14 @@ impl Default for Dataplane {
 pub struct Control {
     /// Where the API listens.
     pub socket: PathBuf,
+    /// Who may use the socket: its permission bits.
+    pub mode: Mode,
+    /// Whose it is; the daemon's own user when not given.
+    pub owner: Option<User>,
+    /// Whose members may use it; the daemon's own group when not given.
+    pub group: Option<Group>,
+    /// Where Prometheus may read metrics without the socket; nowhere when not given.
+    pub metrics: Option<SocketAddr>,
     /// The directory of everything that outlives the process.
     pub state: PathBuf,
     /// Seconds for which interfaces stay attached after a daemon that did not take leave, unless
@@ -122,7 +134,15 @@ pub const DEFAULT_SOCKET: &str = "/run/vxlane/vxlane.sock";
 
 impl Default for Control {
     fn default() -> Self {
-        Self { socket: DEFAULT_SOCKET.into(), state: "/var/lib/vxlane".into(), hold: 60 }
+        Self {
+            mode: Mode::default(),
+            owner: None,
+            group: None,
+            metrics: None,
+            socket: DEFAULT_SOCKET.into(),
+            state: "/var/lib/vxlane".into(),
+            hold: 60,
+        }
     }
 }
 

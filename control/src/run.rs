@@ -105,7 +105,7 @@ pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let (desired, store) = wanted(&file, &held)?;
     let host = look(&desired, &held)?;
     let plan = desired.validate(&host).map_err(|problems| file.refuse(problems))?;
-    let listener = Listener::bind(socket)?;
+    let listener = Listener::bind(socket, &control).await?;
     // From here on there is something to undo.
     let signals = Signals::catch().map_err(RunError::Events)?;
     // Before the first look, so that nothing happens unseen in between.

@@ -483,6 +483,11 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         }
     }
 
+    /// What it has counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.exits.counters
+    }
+
     /// The receiving half of every queue that it serves.
     pub fn queues(&self) -> impl Iterator<Item = (PortId, QueueId, &R)> {
         self.inlets.iter().map(|inlet| (inlet.port, inlet.queue, &inlet.receive))

@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("socat", "tests: UDP and TCP end points"),
     ("systemd", "tests: systemd-analyze looks at our unit"),
     ("mandoc", "tests: looks at our man pages"),
+    ("python3-prometheus-client", "tests: the reference parser of OpenMetrics reads our metrics"),
     ("iperf3", "bench: TCP streams"),
     ("valgrind", "bench: counts instructions"),
     ("nftables", "bench: masquerade of the kernel peer"),

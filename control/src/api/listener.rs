@@ -2,16 +2,18 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, PermissionsExt, chown},
         net::UnixStream,
     },
     path::{Path, PathBuf},
 };
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
-use super::server::{Shared, router};
+use super::server::{Shared, metrics_router, router};
+use crate::config::{self, Control};
 
 /// Why the API cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,14 @@ pub enum ListenError {
     /// Something that is not ours to replace is in the way.
     #[error("{}: exists, and is not a socket", .0.display())]
     NotASocket(PathBuf),
+    /// Prometheus cannot be served.
+    #[error("control.metrics = \"{address}\"")]
+    Metrics {
+        /// Where it would be.
+        address: SocketAddr,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{}", .path.display())]
     Io {
@@ -37,6 +47,8 @@ pub enum ListenError {
 pub struct Listener {
     socket: UnixListener,
     file: SocketFile,
+    /// For Prometheus alone.
+    metrics: Option<TcpListener>,
 }
 
 #[derive(Debug)]
@@ -58,14 +70,21 @@ impl Listener {
         if UnixStream::connect(path).is_ok() { Err(ListenError::InUse(path.to_owned())) } else { Ok(()) }
     }
 
-    /// Listens at `path`, for this user and group only. A socket that a daemon left behind
-    /// when it was killed is replaced.
+    /// Listens at `path`, for those whom `control` names only. A socket that a daemon left behind
+    /// when it was killed is replaced. Where `control` says so, Prometheus is served by TCP too.
     ///
     /// # Errors
     /// [`ListenError`]
-    pub fn bind(path: &Path) -> Result<Self, ListenError> {
+    pub async fn bind(path: &Path, control: &Control) -> Result<Self, ListenError> {
         Self::probe(path)?;
         let io = |source| ListenError::Io { path: path.to_owned(), source };
+        let metrics = match control.metrics {
+            None => None,
+            Some(address) => {
+                let refused = |source| ListenError::Metrics { address, source };
+                Some(TcpListener::bind(address).await.map_err(refused)?)
+            }
+        };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(io)?;
         }
@@ -76,8 +95,10 @@ impl Listener {
         }
         let socket = UnixListener::bind(path).map_err(io)?;
         let file = SocketFile(path.to_owned());
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(io)?;
-        Ok(Self { socket, file })
+        let Control { owner, group, mode, .. } = control;
+        chown(path, owner.map(|config::User(id)| id), group.map(|config::Group(id)| id)).map_err(io)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode.0)).map_err(io)?;
+        Ok(Self { socket, file, metrics })
     }
 
     /// Answers for `daemon` until the future is dropped.
@@ -86,6 +107,13 @@ impl Listener {
     /// If accepting connections fails for good.
     pub async fn serve(self, daemon: Shared) -> io::Result<()> {
         let _file = self.file;
-        axum::serve(self.socket, router(daemon)).await
+        let socket = axum::serve(self.socket, router(daemon.clone()));
+        match self.metrics {
+            None => socket.await,
+            Some(metrics) => tokio::select! {
+                ended = socket.into_future() => ended,
+                ended = axum::serve(metrics, metrics_router(daemon)).into_future() => ended,
+            },
+        }
     }
 }

@@ -10,7 +10,7 @@ use vxlane_dataplane::engine::WorkerGone;
 use super::types::{ApiError, Problem};
 use crate::{
     causes::chain,
-    daemon::{ChangeError, FdbError, NatError, NoSuchEndpoint, NoSuchNetwork, ReloadError, StartError},
+    daemon::{ChangeError, FdbError, MetricsError, NatError, NoSuchEndpoint, NoSuchNetwork, ReloadError, StartError},
     desired::{self, Refused},
     netlink::PairError,
 };
@@ -125,6 +125,12 @@ impl From<NatError> for Refusal {
             NatError::NoSuchNetwork(error) => error.into(),
             NatError::Gone(_) => Self::internal(&error),
         }
+    }
+}
+
+impl From<MetricsError> for Refusal {
+    fn from(error: MetricsError) -> Self {
+        Self::internal(&error)
     }
 }
 

@@ -3,10 +3,22 @@
 //! Requests are answered on threads of their own, because the answer to most is with the
 //! workers, and whoever waits for a worker must not keep netlink and signals waiting.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use axum::{Json, Router, body::Bytes, extract::DefaultBodyLimit, http::StatusCode};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -53,6 +65,8 @@ impl Shared {
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
+/// How long a request may take to come in.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest request.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -64,7 +78,7 @@ pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let understood = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
-        (error.into_inner(), Some(field).filter(|field| field != "."))
+        (error.into_inner(), Some(field).filter(|field| field != "." && field != "?"))
     });
     let understood = understood.and_then(|value| json.end().map(|()| value).map_err(|error| (error, None)));
     understood.map_err(|(error, field)| {
@@ -99,6 +113,7 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::events))
         .routes(routes!(routes::networks::add_route))
         .routes(routes!(routes::networks::remove_route))
+        .routes(routes!(routes::metrics))
         .routes(routes!(routes::nat::show))
         .routes(routes!(routes::nat::flush))
         .routes(routes!(routes::process::reload))
@@ -110,14 +125,45 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     described().into_openapi()
 }
 
+/// What Prometheus may ask, and nothing else.
+pub fn metrics_router(daemon: Shared) -> Router {
+    let router = OpenApiRouter::new().routes(routes!(routes::metrics));
+    finished(router.split_for_parts().0, daemon)
+}
+
 /// Everything that can be asked.
 pub fn router(daemon: Shared) -> Router {
-    let (router, _) = described().split_for_parts();
+    finished(described().split_for_parts().0, daemon)
+}
+
+/// `router` with the answers to what is none of its paths, too long or too slow.
+fn finished(router: Router<Shared>, daemon: Shared) -> Router {
     router
         .fallback(async || Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path", None))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "not that way", None)
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(read_whole))
         .with_state(daemon)
+}
+
+/// Reads the whole request before anybody acts on it, so that one that is too long or too slow
+/// keeps nobody waiting and is told so in the words of the API.
+async fn read_whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match timeout(PATIENCE, Limited::new(body, BODY_LIMIT).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let message = format!("a request has at most {BODY_LIMIT} bytes");
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message, None).into_response();
+        }
+        Ok(Err(error)) => {
+            return Refusal::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string(), None).into_response();
+        }
+        Err(_) => {
+            let message = format!("the request did not come within {} s", PATIENCE.as_secs());
+            return Refusal::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, None).into_response();
+        }
+    };
+    next.run(Request::from_parts(head, Body::from(body))).await
 }

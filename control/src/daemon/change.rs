@@ -250,6 +250,7 @@ impl Daemon {
             return Err(error);
         }
         gone.iter().for_each(|port| self.close(port));
+        self.retire(&gone, &before.0);
         self.ids.take_back(&self.plan);
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! something has it to himself meanwhile. Dropping it leaves every interface as it was found.
 
 mod change;
+mod metrics;
 mod nat;
 mod next_hops;
 mod ports;
@@ -23,11 +24,13 @@ use vxlane_dataplane::{
     engine::{Engine, EngineConfig, Pulse, WorkerGone},
     link::LinkError,
     port::xdp::{OpenError, XdpReceive, XdpTransmit},
+    stats::PortCounters,
     tables::{LocalVtep, Tables},
     worker::Bell,
 };
 
 pub use change::ChangeError;
+pub use metrics::MetricsError;
 pub use nat::NatError;
 pub use reconcile::Look;
 pub use reload::ReloadError;
@@ -74,6 +77,8 @@ pub struct Daemon {
     /// Why interfaces that wait could not be opened, as told last.
     complaints: HashMap<String, String>,
     events: Events,
+    /// By network, what ports have counted that it had before.
+    retired: HashMap<String, PortCounters>,
     started: Instant,
     /// Who keeps what is attached, should we end.
     keeper: Keeper,
@@ -186,6 +191,7 @@ impl Daemon {
             published,
             complaints,
             events,
+            retired: HashMap::new(),
             started,
             keeper,
             places,

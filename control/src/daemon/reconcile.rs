@@ -38,6 +38,8 @@ impl Daemon {
                 self.close(port);
                 self.events.tell(What::LinkDown { interface: port.interface.clone() });
             }
+            let plan = self.plan.clone();
+            self.retire(&lost, &plan);
         }
         if look == Look::Thorough {
             self.follow_mtu()?;

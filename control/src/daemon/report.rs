@@ -161,7 +161,7 @@ impl Daemon {
         })
     }
 
-    fn reports(&self) -> Result<Vec<(WorkerId, Report)>, WorkerGone> {
+    pub(super) fn reports(&self) -> Result<Vec<(WorkerId, Report)>, WorkerGone> {
         self.engine.workers().map(|id| Ok((id, self.engine.ask(id, |worker| worker.report())?))).collect()
     }
 
@@ -169,7 +169,7 @@ impl Daemon {
         self.ports.iter().find(|open| open.id == port).map(|open| open.interface.clone())
     }
 
-    fn network_of(&self, interface: &str) -> Option<String> {
+    pub(super) fn network_of(&self, interface: &str) -> Option<String> {
         let endpoint = self.plan.endpoints.iter().find(|endpoint| endpoint.interface == interface);
         endpoint.map(|endpoint| endpoint.network.clone())
     }

@@ -25,7 +25,7 @@ use super::{
     server::{Answer, Shared},
     types::{ApiError, Stats, Status, events::Event},
 };
-use crate::events::Events;
+use crate::{events::Events, metrics};
 
 /// The daemon, its ports and its peers.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
@@ -84,6 +84,18 @@ pub(super) async fn events(
     let first = events.after(after);
     let body = if follow { Body::from_stream(following(events, after, first)) } else { Body::from(lines(&first)) };
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Counters, as Prometheus reads them.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
+pub(super) async fn metrics(State(daemon): State<Shared>) -> Result<Response, Refusal> {
+    let Json(families) = daemon.ask(|daemon| daemon.metrics()).await?;
+    let text = metrics::render(families).map_err(|error| Refusal::internal(&error))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
 /// `first`, and then what comes after.

@@ -359,7 +359,7 @@ pub struct SteerStats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
     /// For programs: `bad_request`, `invalid`, `not_found`, `conflict`, `owned_by_file`,
-    /// `method_not_allowed`, `too_large`, `store`, `internal`.
+    /// `method_not_allowed`, `too_large`, `too_slow`, `store`, `internal`.
     pub code: String,
     /// For people: a line for each problem.
     pub message: String,
