@@ -15,13 +15,13 @@ use vxlane_dataplane::{
     bridge::Origin,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     nat::Publish,
-    tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
+    tables::{Gateway, Guard, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
     wire::MacAddr,
 };
 
 use crate::{
     config::NatChoice,
-    desired::{Place, Plan, PlannedNetwork},
+    desired::{Place, Plan, PlannedEndpoint, PlannedNetwork},
     publish::{self, PublishedPort},
 };
 
@@ -156,14 +156,15 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     tables.set_publishes(publishes(plan, ids, &around.published).collect());
     for network in &plan.networks {
         if let Some(id) = ids.network(&network.name) {
-            let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
-            let open = endpoints.filter_map(|endpoint| open_port(&endpoint.interface, ids, around));
-            let mut ports = Vec::new();
-            for (access, owner) in open {
-                tables.set_port(access, Port::new(Role::Access(id), owner));
-                ports.push(access);
+            let mut table = table_of(network, plan, ids);
+            for endpoint in plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name) {
+                if let Some((access, owner)) = open_port(&endpoint.interface, ids, around) {
+                    tables.set_port(access, Port { guard: guard_of(endpoint), ..Port::new(Role::Access(id), owner) });
+                    table.ports.push(access);
+                }
             }
-            tables.set_network(id, table_of(network, plan, ids, ports));
+            table.stations = Arc::new(stations(plan, network, ids, &table.ports));
+            tables.set_network(id, table);
         }
     }
     tables
@@ -175,12 +176,28 @@ fn open_port(interface: &str, ids: &Ids, around: &Surroundings) -> Option<(PortI
     Some((port, *around.owners.get(&port)?))
 }
 
-fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids, ports: Vec<PortId>) -> Network {
+/// The stations that are known before they speak: static ones, and the endpoints of this host,
+/// where they are attached.
+fn stations(plan: &Plan, network: &PlannedNetwork, ids: &Ids, ports: &[PortId]) -> HashMap<MacAddr, Origin> {
+    let port = |interface: &str| ids.port(interface).filter(|port| ports.contains(port)).map(Origin::Port);
     let origin = |place: &Place| match place {
         Place::Dst(address) => ids.vtep(*address).map(Origin::Vtep),
-        Place::Dev(interface) => ids.port(interface).filter(|port| ports.contains(port)).map(Origin::Port),
+        Place::Dev(interface) => port(interface),
     };
-    let stations = network.stations.iter().filter_map(|(mac, place)| Some((mac.0, origin(place)?))).collect();
+    let asked = network.stations.iter().filter_map(|(mac, place)| Some((mac.0, origin(place)?)));
+    let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
+    let own = endpoints.filter_map(|endpoint| Some((endpoint.mac?.0, port(&endpoint.interface)?)));
+    asked.chain(own).collect()
+}
+
+/// An endpoint whose Ethernet address is known sends from that, and from its IP address where
+/// that is known. Another may be a bridge with anybody behind it.
+fn guard_of(endpoint: &PlannedEndpoint) -> Option<Arc<Guard>> {
+    let addresses = endpoint.address.map(IpAddr::V4).into_iter().collect();
+    endpoint.mac.map(|mac| Arc::new(Guard { mac: mac.0, addresses }))
+}
+
+fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids) -> Network {
     Network {
         mtu: network.mtu,
         ageing: network.ageing,
@@ -192,9 +209,7 @@ fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids, ports: Vec<PortId>
         neighbours: Arc::new(neighbours_of(network, plan)),
         isolation: network.isolation,
         suppression: network.suppression,
-        ports,
         peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
-        stations: Arc::new(stations),
         ..Network::new(network.vni)
     }
 }
@@ -244,7 +259,7 @@ mod tests {
     use vxlane_dataplane::wire::Vni;
 
     use super::*;
-    use crate::{config::XdpChoice, desired::PlannedEndpoint};
+    use crate::{config::XdpChoice, mac::Mac};
 
     const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -321,6 +336,25 @@ mod tests {
         assert_eq!(tables.tunnel(Vni::new(5000).unwrap(), NEAR), Some((blue, near)));
         assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), NEAR), Some((red, near)));
         assert_eq!(tables.tunnel(Vni::new(6000).unwrap(), FAR), None);
+    }
+
+    #[test]
+    fn endpoints_with_addresses_are_known_and_guarded_before_they_speak() {
+        let mut plan = plan(&[("blue", 5000, &[NEAR])], &[("blue", "p0"), ("blue", "p1"), ("blue", "p2")]);
+        let (web, db) = (MacAddr([2, 0, 0, 0, 0, 0xa]), MacAddr([2, 0, 0, 0, 0, 0xb]));
+        let address = Ipv4Addr::new(10, 50, 0, 2);
+        (plan.endpoints[0].mac, plan.endpoints[0].address) = (Some(Mac(web)), Some(address));
+        plan.endpoints[1].mac = Some(Mac(db));
+        let mut ids = Ids::default();
+        let tables = committed(&plan, &mut ids);
+        let blue = tables.network(ids.network("blue").unwrap()).unwrap();
+        let [p0, p1, p2] = ["p0", "p1", "p2"].map(|interface| ids.port(interface).unwrap());
+        assert_eq!(*blue.stations, [(web, Origin::Port(p0)), (db, Origin::Port(p1))].into());
+        assert_eq!(*blue.neighbours, [(address.into(), web)].into());
+        let guard = |port| tables.port(port).unwrap().guard.as_deref().cloned();
+        assert_eq!(guard(p0), Some(Guard { mac: web, addresses: vec![address.into()] }));
+        assert_eq!(guard(p1), Some(Guard { mac: db, addresses: vec![] }));
+        assert_eq!(guard(p2), None, "whoever is behind it");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! something has it to himself meanwhile. Dropping it leaves every interface as it was found.
 
 mod change;
+mod heard;
 mod metrics;
 mod nat;
 mod next_hops;

@@ -24,13 +24,14 @@ pub enum Look {
 }
 
 impl Daemon {
-    /// Closes the ports whose interfaces are not as they should be, opens those that wait for an
+    /// Tells what the workers have told, closes the ports whose interfaces are not as they should be, opens those that wait for an
     /// interface that is there, and follows the MTU of the uplink.
     ///
     /// # Errors
     /// [`StartError::Gone`]. What else fails is told in the log, once, and tried again.
     pub fn reconcile(&mut self, look: Look) -> Result<(), StartError> {
         self.check_keeper();
+        self.tell_heard();
         let lost = self.take_lost(look);
         if !lost.is_empty() {
             self.publish()?;

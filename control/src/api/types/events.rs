@@ -114,6 +114,13 @@ pub enum What {
         /// Who wants it.
         other: String,
     },
+    /// An endpoint sent what it must not send, and goes on: told once in ten seconds.
+    FramesRefused {
+        /// Its interface on this host.
+        interface: String,
+        /// Why the last of its frames was dropped, as `vxlane drops` calls it.
+        reason: String,
+    },
     /// The events before this one that nobody read in time are forgotten.
     Lost {
         /// How many.
