@@ -83,13 +83,6 @@ impl WaysOut {
         let netns = format!("/run/netns/{}", container.name());
         let connect = ["network", "connect", network, "--netns", &netns, "--name", name, "--json"];
         self.vtep.cli(&[&connect[..], options].concat())?;
-        let told = self.vtep.cli(&["network", "inspect", network, "--json"])?;
-        if let (Some(gateway), Some(vni)) = (told["gateway"].as_str(), told["vni"].as_u64()) {
-            let [.., a, b, c] = vni.to_be_bytes();
-            container.ip(&format!(
-                "neigh replace {gateway} lladdr 02:76:78:{a:02x}:{b:02x}:{c:02x} dev eth0 nud permanent"
-            ))?;
-        }
         Ok(container)
     }
 }

@@ -63,6 +63,7 @@ impl Daemon {
             ("underlay.port", now.underlay.port.to_string(), was.underlay.port.to_string()),
             ("underlay.xdp", told(&now.underlay.xdp), told(&was.underlay.xdp)),
             ("dataplane", told(&now.dataplane), told(&was.dataplane)),
+            ("nat", told(&now.nat), told(&was.nat)),
             ("control.socket", control.socket.display().to_string(), had.socket.display().to_string()),
             ("control.state", control.state.display().to_string(), had.state.display().to_string()),
             ("control.hold", control.hold.to_string(), had.hold.to_string()),
