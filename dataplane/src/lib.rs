@@ -7,6 +7,7 @@
 //! 2. [`port::xdp`] takes frames off that ring, a burst at a time.
 //! 3. [`worker`], a pinned thread started by [`engine`], breathes: inhale, decide, carry out.
 //! 4. [`pipeline`] decides: [`vtep::decap()`] takes a tunnel off, [`bridge`] learns and looks up.
+//!    Between stations that are known, `shortcut` comes to the same in fewer steps.
 //! 5. What came of it is a [`verdict::Verdict`], and `exits` carries it out: [`vtep::encap`] puts the
 //!    tunnel on, and the frame is written into a transmit frame of the port where it leaves.
 //!
