@@ -13,6 +13,7 @@ use std::{
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     bridge::Origin,
+    express::Leg,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     nat::Publish,
     tables::{Gateway, Guard, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
@@ -45,6 +46,7 @@ impl Ids {
     /// [`Exhausted`]; numbers given up to then stay given.
     pub fn give(&mut self, plan: &Plan) -> Result<(), Exhausted> {
         self.ports.give(plan.uplink.clone())?;
+        self.ports.give(RING.to_owned())?;
         for endpoint in &plan.endpoints {
             self.ports.give(endpoint.interface.clone())?;
         }
@@ -60,7 +62,8 @@ impl Ids {
     pub fn take_back(&mut self, plan: &Plan) {
         self.networks.retain(plan.networks.iter().map(|network| &network.name));
         let endpoints = plan.endpoints.iter().map(|endpoint| &endpoint.interface);
-        self.ports.retain(endpoints.chain([&plan.uplink]));
+        let ring = RING.to_owned();
+        self.ports.retain(endpoints.chain([&plan.uplink, &ring]));
         self.vteps.retain(plan.networks.iter().flat_map(|network| &network.peers));
     }
 
@@ -109,8 +112,11 @@ impl<K: Hash + Eq> Numbers<K> {
     }
 }
 
+/// What stands for the interface with the rings of the express lane: no interface is called so.
+pub const RING: &str = "express lane";
+
 /// What tables need beside the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The uplink's own MAC address.
     pub uplink_mac: MacAddr,
@@ -119,6 +125,8 @@ pub struct Surroundings {
     /// Every port that is open, with the worker that sends on it when another one has a frame
     /// for it.
     pub owners: BTreeMap<PortId, WorkerId>,
+    /// Every port that is in the express lane.
+    pub legs: BTreeMap<PortId, Leg>,
     /// How packets leave the overlay, if they do.
     pub ways: Option<Ways>,
     /// Ports of the host that we have, and so can publish.
@@ -139,8 +147,9 @@ pub struct Ways {
 pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     let local = LocalVtep { address: plan.address, port: plan.port };
     let mut tables = Tables::new(local);
+    let port = |id: PortId, role, owner| Port { express: around.legs.get(&id).copied(), ..Port::new(role, owner) };
     if let Some((uplink, owner)) = open_port(&plan.uplink, ids, around) {
-        tables.set_port(uplink, Port::new(Role::Uplink, owner));
+        tables.set_port(uplink, port(uplink, Role::Uplink, owner));
         for &address in plan.networks.iter().flat_map(|network| &network.peers) {
             if let Some(id) = ids.vtep(address) {
                 let next_hop = around.next_hops.get(&address).copied();
@@ -159,7 +168,8 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
             let mut table = table_of(network, plan, ids);
             for endpoint in plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name) {
                 if let Some((access, owner)) = open_port(&endpoint.interface, ids, around) {
-                    tables.set_port(access, Port { guard: guard_of(endpoint), ..Port::new(Role::Access(id), owner) });
+                    tables
+                        .set_port(access, Port { guard: guard_of(endpoint), ..port(access, Role::Access(id), owner) });
                     table.ports.push(access);
                 }
             }
@@ -301,6 +311,7 @@ mod tests {
             cpus: vec![],
             stations: 100,
             ring: 1024,
+            express: crate::config::ExpressChoice::Off,
             nat: vxlane_dataplane::nat::NatConfig::new(vec![LOCAL], Default::default()),
             networks: networks.iter().map(network).collect(),
             endpoints: endpoints.iter().map(endpoint).collect(),
@@ -309,6 +320,7 @@ mod tests {
 
     fn around() -> Surroundings {
         Surroundings {
+            legs: BTreeMap::new(),
             uplink_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
             owners: (0..16).map(|port| (PortId(port), WorkerId(0))).collect(),

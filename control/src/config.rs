@@ -75,6 +75,17 @@ impl Underlay {
     }
 }
 
+/// Whether frames of established flows take the express lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpressChoice {
+    /// Where the interfaces can have it.
+    Auto,
+    /// Nowhere.
+    #[default]
+    Off,
+}
+
 /// Where an interface's XDP program is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -100,11 +111,13 @@ pub struct Dataplane {
     pub stations: usize,
     /// Frames of each ring of each queue; a power of two.
     pub ring: u32,
+    /// Whether frames of established flows take the express lane.
+    pub express: ExpressChoice,
 }
 
 impl Default for Dataplane {
     fn default() -> Self {
-        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 1024 }
+        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 1024, express: ExpressChoice::Off }
     }
 }
 
@@ -390,7 +403,10 @@ mod tests {
         assert_eq!((config.underlay.port, config.underlay.address), (4789, None));
         assert_eq!(config.control.socket, Path::new("/run/vxlane/vxlane.sock"));
         assert_eq!(config.control.state, Path::new("/var/lib/vxlane"));
-        assert_eq!(config.dataplane, Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 1024 });
+        assert_eq!(
+            config.dataplane,
+            Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 1024, express: ExpressChoice::Off }
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! something has it to himself meanwhile. Dropping it leaves every interface as it was found.
 
 mod change;
+mod express;
 mod heard;
 mod metrics;
 mod nat;
@@ -31,6 +32,7 @@ use vxlane_dataplane::{
 };
 
 pub use change::ChangeError;
+pub use express::LaneError;
 pub use metrics::MetricsError;
 pub use nat::NatError;
 pub use reconcile::Look;
@@ -50,6 +52,7 @@ use crate::{
     keep::{Held, Keeper},
     store::Store,
 };
+use express::Lane;
 use nat::WayOut;
 use next_hops::{NextHops, Uplink};
 use ports::OpenPort;
@@ -58,6 +61,7 @@ use published::HostSide;
 /// A dataplane that forwards.
 pub struct Daemon {
     // First, so that frames go to the host again before the workers end.
+    lane: Option<Lane>,
     steer: Steer,
     engine: Engine<XdpReceive, XdpTransmit>,
     /// What is asked for, and what of it is done: the two always say the same.
@@ -75,6 +79,8 @@ pub struct Daemon {
     host_side: HostSide,
     bell: Arc<Notify>,
     published: Surroundings,
+    /// What the workers have.
+    tables: Arc<Tables>,
     /// Why interfaces that wait could not be opened, as told last.
     complaints: HashMap<String, String>,
     events: Events,
@@ -121,6 +127,12 @@ pub enum StartError {
     /// The steering program could not be put where it belongs.
     #[error(transparent)]
     Steer(#[from] SteerError),
+    /// The express lane could not be had.
+    #[error(transparent)]
+    Lane(Box<LaneError>),
+    /// What answers from outside would not find the workers.
+    #[error("dataplane.express = \"auto\": the express lane knows no way out yet; start with it \"off\"")]
+    NoWayOut,
     /// A queue could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -163,19 +175,14 @@ impl Daemon {
         let mut steer = Steer::load()?;
         steer.set_vtep(plan.address, plan.port)?;
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
-        let tables = Tables::new(LocalVtep { address: plan.address, port: plan.port });
-        let engine = Engine::start(&config, &Arc::new(tables)).map_err(StartError::Workers)?;
-        let published = Surroundings {
-            uplink_mac: uplink.mac,
-            next_hops: [].into(),
-            owners: [].into(),
-            ways: None,
-            published: [].into(),
-        };
+        let tables = Arc::new(Tables::new(LocalVtep { address: plan.address, port: plan.port }));
+        let engine = Engine::start(&config, &tables).map_err(StartError::Workers)?;
+        let published = Surroundings { uplink_mac: uplink.mac, ..Surroundings::default() };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
         let (complaints, events) = (HashMap::new(), Events::default());
         let (way_out, bell) = (None, Arc::new(Notify::new()));
         let mut this = Self {
+            lane: None,
             steer,
             engine,
             desired,
@@ -190,6 +197,7 @@ impl Daemon {
             host_side: HostSide::default(),
             bell,
             published,
+            tables,
             complaints,
             events,
             retired: HashMap::new(),
@@ -200,6 +208,7 @@ impl Daemon {
         this.hang_bell()?;
         this.next_hops = next_hops::look(&this.plan, uplink)?;
         this.resume(held)?;
+        this.open_lane()?;
         let resumed = this.ports.len();
         this.open_all(resumed > 0)?;
         this.resolve()?;
@@ -281,7 +290,7 @@ impl fmt::Display for Daemon {
         match self.ports.iter().find(|port| port.role == Role::Uplink) {
             Some(uplink) => {
                 let copy = if uplink.zero_copy { "zero-copy" } else { "copy" };
-                write!(out, ", uplink {} {} {copy}", uplink.interface, uplink.attached.mode)
+                write!(out, ", uplink {} {} {copy}", uplink.interface, uplink.mode)
             }
             None => Ok(()),
         }

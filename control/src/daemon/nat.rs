@@ -53,7 +53,7 @@ pub enum NatError {
 }
 
 /// Whether some network of `plan` has a way out.
-fn is_wanted(plan: &Plan) -> bool {
+pub(super) fn is_wanted(plan: &Plan) -> bool {
     plan.networks.iter().any(|network| network.nat == NatChoice::Masquerade)
 }
 
@@ -86,6 +86,9 @@ impl Daemon {
     }
 
     fn open_way_out(&mut self) -> Result<(), StartError> {
+        if self.lane.is_some() {
+            return Err(StartError::NoWayOut);
+        }
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
         let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
         let vxlan = self.plan.port;

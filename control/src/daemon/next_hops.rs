@@ -10,7 +10,7 @@ use std::{
 
 use vxlane_dataplane::{link::Link, wire::MacAddr};
 
-use super::{Daemon, StartError};
+use super::{Daemon, StartError, ports::Mode};
 use crate::{
     commit::{self, Surroundings},
     desired::Plan,
@@ -100,7 +100,10 @@ impl Daemon {
         self.open_or_close_way_out()?;
         self.keep_reserved();
         let now = self.surroundings();
-        self.engine.publish(&Arc::new(commit::commit(&self.plan, &self.ids, &now)))?;
+        let tables = Arc::new(commit::commit(&self.plan, &self.ids, &now));
+        self.engine.publish(&tables)?;
+        self.end_epochs(&self.tables, &tables);
+        self.tables = tables;
         tracing::info!(next_hops = ?now.next_hops, "published");
         self.published = now;
         Ok(())
@@ -110,8 +113,18 @@ impl Daemon {
         let known = self.next_hops.iter().filter_map(|(&peer, next_hop)| Some((peer, next_hop.mac()?)));
         let owners = self.ports.iter().filter_map(|port| Some((port.id, *port.workers.first()?)));
         let ways = self.way_out.as_ref().map(|way_out| way_out.ways.clone());
-        let (next_hops, owners, published) = (known.collect(), owners.collect(), self.published());
-        Surroundings { uplink_mac: self.uplink.mac, next_hops, owners, ways, published }
+        let legs = self.ports.iter().filter_map(|port| match port.mode {
+            Mode::Express(leg) => Some((port.id, leg)),
+            Mode::Rings(_) => None,
+        });
+        Surroundings {
+            uplink_mac: self.uplink.mac,
+            next_hops: known.collect(),
+            owners: owners.collect(),
+            legs: legs.collect(),
+            ways,
+            published: self.published(),
+        }
     }
 
     /// Those to peers, and those out of the overlay.

@@ -1,11 +1,12 @@
 //! Interfaces that our program and our sockets are on, coming and going.
 
-use std::os::fd::RawFd;
+use std::{fmt, os::fd::RawFd};
 
 use vxlane_dataplane::{
-    attach::{AttachMode, Attached, Role},
+    attach::{AttachMode, Role},
+    express::Leg,
     ids::{PortId, QueueId, WorkerId},
-    link::Link,
+    link::{Link, XdpMode},
     port::xdp::{self, XdpSocket},
 };
 
@@ -21,7 +22,8 @@ pub(super) struct OpenPort {
     pub(super) id: PortId,
     pub(super) interface: String,
     pub(super) role: Role,
-    pub(super) attached: Attached,
+    pub(super) ifindex: u32,
+    pub(super) mode: Mode,
     pub(super) zero_copy: bool,
     /// Whether the interface was up when last seen.
     pub(super) is_up: bool,
@@ -35,6 +37,24 @@ pub(super) struct OpenPort {
     pub(super) sockets: Vec<RawFd>,
     /// The names under which what it lives on is kept.
     pub(super) kept: Vec<String>,
+}
+
+/// How the frames of an interface get to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// By an XDP program and rings of its own.
+    Rings(XdpMode),
+    /// By the programs of the express lane, and its rings.
+    Express(Leg),
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rings(mode) => mode.fmt(out),
+            Self::Express(_) => out.write_str("express"),
+        }
+    }
 }
 
 /// Frames that all access ports have together, as far as no port is left with less than
@@ -52,14 +72,47 @@ impl Daemon {
     pub(super) fn open(&mut self, interface: &str, role: Role, xdp: XdpChoice) -> Result<(), StartError> {
         let id = self.ids.port(interface).ok_or(Exhausted)?;
         let link = Link::get(interface)?;
+        if let Some(leg) = self.leg(&link, role, xdp)
+            && let Some(port) = self.open_leg(interface, role, id, &link, leg)
+        {
+            self.admit(id)?;
+            tracing::info!(interface, mode = %port.mode, "open");
+            self.ports.push(port);
+            return Ok(());
+        }
+        let port = self.open_rings(interface, role, id, &link, attach_mode(xdp), false)?;
+        tracing::info!(interface, mode = %port.mode, port.zero_copy, port.ring, "attached");
+        self.ports.push(port);
+        Ok(())
+    }
+
+    /// Opens the rings through which the frames of the express lane come and go.
+    pub(super) fn open_ring(&mut self, interface: &str, id: PortId) -> Result<OpenPort, StartError> {
+        let link = Link::get(interface)?;
+        let port = self.open_rings(interface, Role::Uplink, id, &link, AttachMode::Native, true)?;
+        self.serve(&port)?;
+        Ok(port)
+    }
+
+    fn open_rings(
+        &mut self,
+        interface: &str,
+        role: Role,
+        id: PortId,
+        link: &Link,
+        mode: AttachMode,
+        tagged: bool,
+    ) -> Result<OpenPort, StartError> {
         let workers = commit::place(link.rx_queues, &mut self.loads());
         let ring = self.ring(role, workers.len());
-        let attached = self.steer.attach(interface, role, attach_mode(xdp), link.rx_queues)?;
+        let steered = if tagged { Role::Access } else { role };
+        let attached = self.steer.attach(interface, steered, mode, link.rx_queues)?;
         let mut port = OpenPort {
             id,
             interface: interface.to_owned(),
             role,
-            attached,
+            ifindex: attached.ifindex,
+            mode: Mode::Rings(attached.mode),
             zero_copy: true,
             is_up: link.is_up,
             mtu: u32::MAX,
@@ -68,17 +121,17 @@ impl Daemon {
             sockets: Vec::new(),
             kept: Vec::new(),
         };
-        if let Err(error) = self.open_queues(&mut port) {
+        if let Err(error) = self.open_queues(&mut port, tagged) {
             self.close(&port);
             return Err(error);
         }
-        self.keep(&mut port);
-        tracing::info!(interface, mode = %attached.mode, port.zero_copy, ring, "attached");
-        self.ports.push(port);
-        Ok(())
+        if !tagged {
+            self.keep(&mut port);
+        }
+        Ok(port)
     }
 
-    fn open_queues(&self, port: &mut OpenPort) -> Result<(), StartError> {
+    fn open_queues(&self, port: &mut OpenPort, tagged: bool) -> Result<(), StartError> {
         let id = port.id;
         for (queue, &worker) in (0..).zip(&port.workers) {
             let mut config = xdp::Config::new(&port.interface, u32::from(queue));
@@ -87,7 +140,11 @@ impl Daemon {
             port.zero_copy &= receive.zero_copy();
             port.mtu = port.mtu.min(receive.longest_mtu());
             port.sockets.push(receive.socket());
-            let opened = self.engine.ask(worker, move |worker| worker.open(id, QueueId(queue), receive, transmit));
+            let queue = QueueId(queue);
+            let opened = self.engine.ask(worker, move |worker| match tagged {
+                true => worker.open_tagged(id, queue, receive, transmit),
+                false => worker.open(id, queue, receive, transmit),
+            });
             opened?.map_err(StartError::Workers)?;
         }
         Ok(())
@@ -95,8 +152,11 @@ impl Daemon {
 
     /// Has the frames of a port that is open go to its workers.
     pub(super) fn serve(&mut self, port: &OpenPort) -> Result<(), StartError> {
+        if let Mode::Express(_) = port.mode {
+            return self.attach_leg(port);
+        }
         for (queue, &socket) in (0..).zip(&port.sockets) {
-            self.steer.serve(port.attached.ifindex, queue, socket)?;
+            self.steer.serve(port.ifindex, queue, socket)?;
         }
         Ok(())
     }
@@ -104,8 +164,13 @@ impl Daemon {
     /// Leaves an interface as it was found. No table may name the port any more.
     pub(super) fn close(&mut self, port: &OpenPort) {
         self.keep_no_longer(&port.kept);
-        if let Err(error) = self.steer.detach(port.attached.ifindex) {
-            tracing::warn!(interface = port.interface, %error, "detaching");
+        match port.mode {
+            Mode::Express(_) => self.detach_leg(port),
+            Mode::Rings(_) => {
+                if let Err(error) = self.steer.detach(port.ifindex) {
+                    tracing::warn!(interface = port.interface, %error, "detaching");
+                }
+            }
         }
         let id = port.id;
         for &worker in &port.workers {
@@ -121,7 +186,8 @@ impl Daemon {
     /// How many queues each worker has.
     pub(super) fn loads(&self) -> Vec<usize> {
         let mut loads = vec![0; self.plan.workers.max(1)];
-        for worker in self.ports.iter().flat_map(|port| &port.workers) {
+        let with_rings = self.ports.iter().filter(|port| matches!(port.mode, Mode::Rings(_)));
+        for worker in with_rings.flat_map(|port| &port.workers) {
             loads[worker.index()] += 1;
         }
         loads
@@ -129,7 +195,8 @@ impl Daemon {
 
     /// Frames of each ring of a new port with so many queues.
     fn ring(&self, role: Role, queues: usize) -> u32 {
-        let access = self.ports.iter().filter(|port| port.role == Role::Access);
+        let has_rings = |port: &&OpenPort| port.role == Role::Access && matches!(port.mode, Mode::Rings(_));
+        let access = self.ports.iter().filter(has_rings);
         let in_use = access.map(|port| frames(port.ring, port.workers.len())).sum();
         match role {
             Role::Uplink => self.plan.ring,

@@ -5,7 +5,11 @@
 
 use vxlane_dataplane::attach::Role;
 
-use super::{Daemon, StartError, next_hops::Uplink, ports::OpenPort};
+use super::{
+    Daemon, StartError,
+    next_hops::Uplink,
+    ports::{Mode, OpenPort},
+};
 use crate::{
     api::types::events::What,
     causes::chain,
@@ -76,14 +80,14 @@ impl Daemon {
 
     /// Why a port cannot go on. Where the kernel does not say, it can.
     fn reason_to_close(&self, port: &mut OpenPort, look: Look) -> Option<&'static str> {
-        if matches!(self.steer.is_on(port.attached.ifindex), Ok(false)) {
+        if matches!(port.mode, Mode::Rings(_)) && matches!(self.steer.is_on(port.ifindex), Ok(false)) {
             return Some("the interface is gone, or somebody took our program off it");
         }
         if look == Look::Brief {
             return None;
         }
         let link = match host::find(&port.interface) {
-            Ok(Some(link)) if link.index == port.attached.ifindex => link,
+            Ok(Some(link)) if link.index == port.ifindex => link,
             Ok(_) => return Some("the interface is gone"),
             Err(_) => return None,
         };

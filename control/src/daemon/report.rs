@@ -111,7 +111,7 @@ impl Daemon {
             publish: publish.clone(),
             ifname: veth.as_ref().map(|veth| veth.ifname.clone()),
             owner: owner_told(owner),
-            xdp: port.map(|port| port.attached.mode.to_string()),
+            xdp: port.map(|port| port.mode.to_string()),
             zero_copy: port.is_some_and(|port| port.zero_copy),
             ring: port.map_or(0, |port| port.ring),
         }
@@ -204,7 +204,7 @@ impl Daemon {
                 attach::Role::Access => Role::Access,
             },
             network: self.network_of(&port.interface),
-            xdp: port.attached.mode.to_string(),
+            xdp: port.mode.to_string(),
             zero_copy: port.zero_copy,
             queues: port.workers.iter().map(|worker| worker.0).collect(),
         }

@@ -24,7 +24,10 @@ use vxlane_dataplane::{
     wire::MacAddr,
 };
 
-use super::{Daemon, StartError, ports::OpenPort};
+use super::{
+    Daemon, StartError,
+    ports::{Mode, OpenPort},
+};
 use crate::{
     api::types::{Station, StationState},
     causes::chain,
@@ -113,7 +116,8 @@ impl Daemon {
             id,
             interface: interface.to_owned(),
             role,
-            attached,
+            ifindex: attached.ifindex,
+            mode: Mode::Rings(attached.mode),
             zero_copy: false,
             is_up: link.is_up,
             mtu: opened.iter().map(|(_, receive, _)| receive.longest_mtu()).min().unwrap_or(0),
@@ -173,7 +177,7 @@ impl Daemon {
 
     fn try_keep(&mut self, port: &mut OpenPort) -> io::Result<()> {
         let names = Names { interface: &port.interface };
-        let link = self.steer.keep(port.attached.ifindex).map_err(io::Error::other)?;
+        let link = self.steer.keep(port.ifindex).map_err(io::Error::other)?;
         self.keeper.put(&names.link(&link), link.link.as_fd())?;
         port.kept.push(names.link(&link));
         let id = port.id;

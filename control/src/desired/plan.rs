@@ -10,7 +10,7 @@ use vxlane_dataplane::{
 
 use super::{Desired, Endpoint, Host, Network, Owned, Place, Problem, checks};
 use crate::{
-    config::{FilteringChoice, NatChoice, XdpChoice},
+    config::{ExpressChoice, FilteringChoice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -33,6 +33,8 @@ pub struct Plan {
     pub stations: usize,
     /// Frames of each ring.
     pub ring: u32,
+    /// Whether frames of established flows take the express lane.
+    pub express: ExpressChoice,
     /// Ways out, but for the ports that are in use.
     pub nat: NatConfig,
     /// Overlay networks.
@@ -91,6 +93,7 @@ impl Desired {
             cpus: self.dataplane.cpus.clone(),
             stations: self.dataplane.stations,
             ring: self.dataplane.ring,
+            express: self.dataplane.express,
             nat: self.plan_nat(address)?,
             networks: networks.collect::<Result<_, _>>()?,
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.item.clone()).collect(),

@@ -26,7 +26,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use next_hop::{NextHop, next_hop, solicit};
 pub use outside::{neighbours, routes};
-pub use veth::{Pair, PairError, remove_pair, set_pair_mtu};
+pub use veth::{Pair, PairError, make_punt, remove_pair, set_pair_mtu};
 pub use watch::Watch;
 
 /// The first IPv4 address of interface `ifindex` with global scope.

@@ -149,6 +149,41 @@ impl Pair<'_> {
     }
 }
 
+/// Makes the pair between express lane and workers, both ends up, with so many queues. Nobody
+/// speaks on it of his own accord.
+///
+/// # Errors
+/// [`PairError`]; nothing is left then.
+pub fn make_punt(punt: &str, ring: &str, mtu: u32, queues: u32) -> Result<(), PairError> {
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    let end = |name: &str| {
+        let mut link = named(name);
+        let shape = [LinkAttribute::Mtu(mtu), LinkAttribute::NumTxQueues(queues), LinkAttribute::NumRxQueues(queues)];
+        link.attributes.extend(shape);
+        link
+    };
+    let mut link = end(punt);
+    let data = InfoData::Veth(InfoVeth::Peer(end(ring)));
+    link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)]));
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    super::ask_through(&here, Message::NewLink(link), flags).map_err(step(&format!("RTM_NEWLINK {punt}")))?;
+    let raise = |name: &str| {
+        let mut link = named(name);
+        link.attributes.push(LinkAttribute::IfAlias("vxlane express lane".to_owned()));
+        let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
+        tell(&here, Message::SetLink(link), name)?;
+        let mut link = up(name);
+        link.header.flags |= LinkFlags::Noarp;
+        link.header.change_mask |= LinkFlags::Noarp;
+        tell(&here, Message::SetLink(link), name)
+    };
+    raise(punt).and_then(|()| raise(ring)).inspect_err(|_| {
+        // The first error is the one to report.
+        let _ = remove_pair(punt);
+    })
+}
+
 /// Takes away the pair that `interface` is one end of. That it is gone already is no error.
 ///
 /// # Errors

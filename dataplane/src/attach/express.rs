@@ -173,6 +173,11 @@ impl Express {
         link.kind.as_deref() == Some("veth")
     }
 
+    /// Where `link` is to the programs.
+    pub fn leg(link: &Link, role: Role) -> Leg {
+        Leg { ifindex: link.index, into: role == Role::Access && link.peer_elsewhere }
+    }
+
     /// Puts a program on `interface`, which is `port`. Its frames go to the workers from now on,
     /// but for those of flows that these put into the maps.
     ///
@@ -189,8 +194,7 @@ impl Express {
             return Err(unfit("too many ports"));
         }
         let name = if role == Role::Uplink { abi::UPLINK_PROGRAM } else { abi::ACCESS_PROGRAM };
-        let into = role == Role::Access && link.peer_elsewhere;
-        let leg = Leg { ifindex: link.index, into };
+        let leg = Self::leg(&link, role);
         let exit = abi::Exit { ifindex: link.index, kind: leg.kind() };
         self.exits.set(tag, exit, 0).map_err(map_failed(maps::EXITS))?;
         self.tags.insert(link.index, tag, 0).map_err(map_failed(maps::TAGS))?;

@@ -22,6 +22,8 @@ pub struct VxlaneOptions {
     pub binary: Option<PathBuf>,
     /// Number of workers.
     pub workers: u16,
+    /// Whether established flows take the express lane.
+    pub express: bool,
     /// Seconds after which a silent station is forgotten; as the daemon has it by default.
     pub ageing: Option<u32>,
     /// More lines for the configuration file, put before the first network; they may open
@@ -33,7 +35,8 @@ pub struct VxlaneOptions {
 
 impl Default for VxlaneOptions {
     fn default() -> Self {
-        Self { binary: None, workers: 1, ageing: None, extra: String::new(), environment: Vec::new() }
+        let express = env::var_os(EXPRESS).is_some_and(|choice| choice == "on");
+        Self { binary: None, workers: 1, express, ageing: None, extra: String::new(), environment: Vec::new() }
     }
 }
 
@@ -267,7 +270,7 @@ fn configuration(
 ) -> Result<String, LabError> {
     let head = Head {
         underlay: Underlay { interface: UPLINK, address: host.address(), port: VXLAN_PORT },
-        dataplane: Dataplane { workers: options.workers },
+        dataplane: Dataplane { workers: options.workers, express: if options.express { "auto" } else { "off" } },
         control: Control { socket: directory.join(SOCKET), state: directory.join(STATE) },
     };
     let networks = segments.iter().map(|segment| NetworkEntry {
@@ -309,6 +312,7 @@ struct Underlay {
 #[derive(Serialize)]
 struct Dataplane {
     workers: u16,
+    express: &'static str,
 }
 
 #[derive(Serialize)]
@@ -340,6 +344,9 @@ struct EndpointEntry<'a> {
     network: &'a str,
     interface: &'a str,
 }
+
+/// Set to `on`, has every vxlane of the tests use the express lane that is not told otherwise.
+const EXPRESS: &str = "VXLANE_EXPRESS";
 
 /// The control socket's name within the instance's directory.
 const SOCKET: &str = "vxlane.sock";
