@@ -26,8 +26,8 @@ fn blue(options: &str) -> (Namespace, Home, Daemon) {
 fn connect(home: &Home, name: &str) -> Namespace {
     let ns = Namespace::new();
     for interfaces in ["all", "default"] {
-        let key = format!("net.ipv6.conf.{interfaces}.disable_ipv6=1");
-        assert!(ns.command("sysctl").args(["-qw", &key]).status().unwrap().success());
+        let write = format!("echo 1 > /proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
+        assert!(ns.command("sh").args(["-c", &write]).status().unwrap().success());
     }
     run(home, &format!("network connect blue --netns /run/netns/{} --name {name}", ns.0));
     ns
