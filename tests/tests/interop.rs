@@ -8,7 +8,7 @@ use std::{sync::Mutex, time::Duration};
 
 use vxlane_tests::{
     lab::LabOptions,
-    peer::{Account, KernelOptions, VtepKind},
+    peer::{Account, KernelOptions, VtepKind, VxlaneOptions},
     rig::Rig,
     traffic::{
         pace::{Amount, Pace},
@@ -71,6 +71,23 @@ fn vxlane_and_vxlane_carry_packets_and_verified_streams() {
     check_udp(&rig, 25_000, 200_000);
     check_streams(&rig);
     check_nothing_dropped(&account(&rig, 1));
+}
+
+#[test]
+fn in_the_express_lane_vxlane_and_vxlane_carry_packets_and_verified_streams() {
+    let _alone = ALONE.lock();
+    let options = LabOptions { wire_offload: true, ..LabOptions::default() };
+    let express = VtepKind::Vxlane(VxlaneOptions { express: true, ..VxlaneOptions::default() });
+    let rig = Rig::start(&options, [&express, &express]).unwrap();
+    check_pings(&rig);
+    check_udp(&rig, 25_000, 200_000);
+    check_streams(&rig);
+    for side in 0..2 {
+        let account = account(&rig, side);
+        check_nothing_dropped(&account);
+        // Four hundred thousand packets and the streams passed; workers saw what began them.
+        assert!(account.number(&["received"]) < 100_000, "{account:?}");
+    }
 }
 
 /// Each test here loads the machine: one at a time.
