@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Most frames never come here: what needs nothing but learning, lookup and a tunnel takes the
-//! [short way](crate::shortcut), which is the same in fewer steps.
+//! short way (`shortcut.rs`), which is the same in fewer steps.
 //!
 //! The pipeline is pure: frame bytes, tables and the time go in, a [`Decision`] comes out. It
 //! opens nothing, sends nothing, waits for nothing and allocates nothing; what it may change is
