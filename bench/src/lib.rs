@@ -5,6 +5,7 @@
 //! and comparisons are made from those alone. How to run and how to read it: `bench/README.md`.
 
 pub mod bed;
+pub mod builds;
 pub mod compare;
 pub mod drops;
 pub mod dry;

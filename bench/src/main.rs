@@ -9,7 +9,7 @@ use vxlane_bench::peer::Peer;
 use vxlane_bench::pktgen;
 use vxlane_bench::results::{Results, Section};
 use vxlane_bench::run::{self, Options};
-use vxlane_bench::{compare, figures, html, instructions, null, table};
+use vxlane_bench::{builds, compare, figures, html, instructions, null, table};
 
 /// Measures vxlane beside its peers. Needs root; all traffic stays in namespaces of its own.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Task {
     Null(Null),
     /// Set two runs side by side, from the files that `--json` wrote
     Compare(Compare),
+    /// Measure several builds of vxlane against each other, in turns within one run
+    Builds(Builds),
     /// Count the instructions that a packet takes without I/O, and time them beside memcpy
     Instructions,
     /// Make the report of a run again, from the file that `--json` wrote
@@ -39,6 +41,16 @@ struct Compare {
     before: PathBuf,
     /// The run after
     after: PathBuf,
+}
+
+#[derive(Args)]
+struct Builds {
+    /// The programs
+    #[arg(required = true)]
+    binaries: Vec<PathBuf>,
+    /// How often each is measured
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
 }
 
 #[derive(Args)]
@@ -119,6 +131,10 @@ fn main() -> Result<()> {
             let results = Results::read_json(&show.run)?;
             print!("{}", table::report(&results));
             write_reports(&results, show.html.as_deref(), show.svg.as_deref())
+        }
+        Some(Task::Builds(task)) => {
+            print!("{}", builds::run(&task.binaries, task.rounds)?);
+            Ok(())
         }
         Some(Task::Instructions) => {
             let program = std::env::current_exe().context("where is this program?")?;
