@@ -49,6 +49,8 @@ impl Namespace {
         self.ip(&format!("link set {interface} up"));
         container.ip(&format!("addr add {address} dev eth0"));
         container.ip("link set eth0 mtu 1450 up");
+        // Both ends are up only now, and the kernel says so a little later.
+        eventually("carrier", || self.ip(&format!("link show {interface}")).contains("state UP"));
         container
     }
 
