@@ -5,7 +5,7 @@
 //! who begins changes from round to round. So small changes can be told from noise.
 
 use std::{
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     time::Duration,
 };
 
@@ -59,7 +59,9 @@ pub fn run(binaries: &[PathBuf], rounds: usize) -> Result<String, LabError> {
 
 impl Build {
     fn start(binary: &Path) -> Result<Self, LabError> {
-        let options = VxlaneOptions { binary: Some(binary.to_path_buf()), ..VxlaneOptions::default() };
+        // It is started by `ip netns exec`, which looks names without a path up elsewhere.
+        let path = path::absolute(binary).map_err(LabError::syscall("getcwd", binary.display().to_string()))?;
+        let options = VxlaneOptions { binary: Some(path), ..VxlaneOptions::default() };
         let kind = VtepKind::Vxlane(options);
         let rig = Rig::start(&LabOptions { wire_offload: true, ..LabOptions::default() }, [&kind, &kind])?;
         let name = binary.file_name().unwrap_or(binary.as_os_str()).to_string_lossy().into_owned();
