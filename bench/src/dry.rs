@@ -3,7 +3,11 @@
 //! What is left is the work that vxlane itself does for a packet. The receiving half lends the
 //! same frames over and over; the transmitting half writes into frames that are taken in turns.
 
-use std::{net::Ipv4Addr, os::fd::RawFd, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::RawFd,
+    sync::Arc,
+};
 
 use vxlane_dataplane::{
     bridge::Origin,
@@ -12,8 +16,8 @@ use vxlane_dataplane::{
     ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
     port::{BURST, Census, KernelDrops, PutError, Receive, Transmit},
     tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
-    vtep::{Flow, OVERHEAD, Template},
-    wire::{Ethernet, MacAddr, Vni},
+    vtep::{Flow, OVERHEAD, OVERHEAD_V6, Template},
+    wire::{Ethernet, MacAddr, Vni, checksum},
     worker::Worker,
 };
 
@@ -53,15 +57,27 @@ impl DryReceive {
         match plan.path {
             Path::Flood => {}
             // Packets of the other networks come through the uplink only.
-            Path::Encap | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
+            Path::Encap | Path::Encap6 | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
             Path::Decap => {
                 // Inner destination and VNI; the tables number VNIs from 1.
                 frame[OVERHEAD..OVERHEAD + 6].copy_from_slice(&mac(station).0);
                 let vni = u32::try_from(network + 1).unwrap_or(0).to_be_bytes();
                 frame[OVERHEAD - 4..OVERHEAD - 1].copy_from_slice(&vni[1..]);
             }
+            Path::Decap6 => readdress(frame, mac(station)),
         }
     }
+}
+
+/// Addresses the overlay frame in an underlay frame over IPv6 to `to`, and corrects the UDP checksum.
+fn readdress(frame: &mut [u8], to: MacAddr) {
+    let (destination, udp) = (OVERHEAD_V6..OVERHEAD_V6 + 6, OVERHEAD_V6 - 16);
+    let words = frame[destination.clone()].chunks_exact(2).zip(to.0.chunks_exact(2));
+    let word = |bytes: &[u8]| u16::from_be_bytes([bytes[0], bytes[1]]);
+    let change = words.map(|(before, after)| checksum::change(word(before), word(after))).sum();
+    let checksum = checksum::apply(word(&frame[udp + 6..udp + 8]), change);
+    frame[udp + 6..udp + 8].copy_from_slice(&checksum.to_be_bytes());
+    frame[destination].copy_from_slice(&to.0);
 }
 
 impl Receive for DryReceive {
@@ -127,6 +143,10 @@ pub enum Path {
     Encap,
     /// From a tunnel to an endpoint.
     Decap,
+    /// From an endpoint into a tunnel over IPv6, with a UDP checksum.
+    Encap6,
+    /// From such a tunnel to an endpoint.
+    Decap6,
     /// From an endpoint to its neighbour on the host.
     Local,
     /// From an endpoint to everybody: one neighbour and one peer.
@@ -152,8 +172,8 @@ pub struct DryRun {
     now: Instant,
 }
 
-const LOCAL: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 1), port: 4789 };
-const REMOTE: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 2), port: 4789 };
+const LOCAL: LocalVtep = end(1);
+const REMOTE: LocalVtep = end(2);
 const MAC: [MacAddr; 2] = [MacAddr([2, 0xaa, 0, 0, 0, 1]), MacAddr([2, 0xaa, 0, 0, 0, 2])];
 const SENDER: MacAddr = MacAddr([2, 0xcc, 0, 0, 0, 1]);
 const UPLINK: PortId = PortId(0);
@@ -161,15 +181,39 @@ const ACCESS: PortId = PortId(1);
 const NEIGHBOUR: PortId = PortId(2);
 const PEER: VtepId = VtepId(0);
 
+/// A VTEP with an address of each family.
+const fn end(last: u8) -> LocalVtep {
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last as u16);
+    LocalVtep::new(Some(Ipv4Addr::new(192, 0, 2, last)), Some(v6), 4789)
+}
+
 impl Path {
     /// What a dry run goes through, by its name.
-    pub const ALL: [Self; 4] = [Self::Encap, Self::Decap, Self::Local, Self::Flood];
+    pub const ALL: [Self; 6] = [Self::Encap, Self::Decap, Self::Encap6, Self::Decap6, Self::Local, Self::Flood];
+
+    fn is_encap(self) -> bool {
+        matches!(self, Self::Encap | Self::Encap6)
+    }
+
+    fn is_decap(self) -> bool {
+        matches!(self, Self::Decap | Self::Decap6)
+    }
+
+    /// The address by which `end` takes part.
+    fn address(self, end: LocalVtep) -> Option<IpAddr> {
+        match self {
+            Self::Encap6 | Self::Decap6 => end.v6.map(IpAddr::V6),
+            Self::Encap | Self::Decap | Self::Local | Self::Flood => end.v4.map(IpAddr::V4),
+        }
+    }
 
     /// The name, as `dry-run` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Encap => "encap",
             Self::Decap => "decap",
+            Self::Encap6 => "encap6",
+            Self::Decap6 => "decap6",
             Self::Local => "local",
             Self::Flood => "flood",
         }
@@ -188,10 +232,12 @@ pub struct DryHarness {
 impl DryHarness {
     /// The ports that a [`DryRun`] of `plan` has.
     pub fn new(plan: &DryPlan) -> Self {
-        let overhead = OVERHEAD.cast_signed();
+        let (overhead, overhead_v6) = (OVERHEAD.cast_signed(), OVERHEAD_V6.cast_signed());
         let growth = match plan.path {
             Path::Encap => overhead,
             Path::Decap => -overhead,
+            Path::Encap6 => overhead_v6,
+            Path::Decap6 => -overhead_v6,
             Path::Local | Path::Flood => 0,
         };
         Self { receive: receive(plan, frames(plan), true), transmit: transmit(), growth }
@@ -230,7 +276,7 @@ impl DryRun {
             Arc::clone(&tables),
             Arc::<[Mailbox]>::from([]),
         );
-        let origin = if plan.path == Path::Encap { Origin::Vtep(PEER) } else { Origin::Port(NEIGHBOUR) };
+        let origin = if plan.path.is_encap() { Origin::Vtep(PEER) } else { Origin::Port(NEIGHBOUR) };
         for station in 0..plan.stations {
             let id = NetworkId(u16::try_from(station % plan.networks)?);
             if let Some(network) = tables.network(id) {
@@ -238,12 +284,12 @@ impl DryRun {
             }
         }
         // Whoever sends is known as well, in every network.
-        let origin = if plan.path == Path::Decap { Origin::Vtep(PEER) } else { Origin::Port(ACCESS) };
+        let origin = if plan.path.is_decap() { Origin::Vtep(PEER) } else { Origin::Port(ACCESS) };
         for (id, network) in tables.networks() {
             worker.pipeline.bridge.learn(id, network, SENDER, origin, Instant(1));
         }
         let frames = frames(plan);
-        let from = if plan.path == Path::Decap { UPLINK } else { ACCESS };
+        let from = if plan.path.is_decap() { UPLINK } else { ACCESS };
         for port in [UPLINK, ACCESS, NEIGHBOUR] {
             worker.open(port, QueueId(0), receive(plan, frames.clone(), port == from), transmit())?;
         }
@@ -270,7 +316,8 @@ fn tables(plan: &DryPlan) -> Result<Tables, Box<dyn std::error::Error>> {
     for port in [ACCESS, NEIGHBOUR] {
         tables.set_port(port, Port::new(Role::Access(NetworkId(0)), owner));
     }
-    tables.set_vtep(PEER, Vtep::new(LOCAL, REMOTE.address, UPLINK, MAC[0], Some(MAC[1])));
+    let peer = plan.path.address(REMOTE).ok_or("a VTEP of both families")?;
+    tables.set_vtep(PEER, Vtep::new(LOCAL, peer, UPLINK, MAC[0], Some(MAC[1])));
     for network in 0..plan.networks {
         let vni = Vni::new(u32::try_from(network)? + 1)?;
         let (ports, peers) = (vec![ACCESS, NEIGHBOUR], vec![PEER]);
@@ -284,12 +331,14 @@ fn tables(plan: &DryPlan) -> Result<Tables, Box<dyn std::error::Error>> {
 const FRAMES: usize = 1024;
 
 fn frames(plan: &DryPlan) -> Vec<Vec<u8>> {
-    let template = Template::new(REMOTE, MAC[1], LOCAL.address, MAC[0]);
+    let to = plan.path.address(LOCAL).filter(|_| plan.path.is_decap());
+    let template = to.and_then(|to| Template::new(REMOTE, MAC[1], to, MAC[0]));
+    let vni = Vni::new(1).unwrap_or_default();
     let frame = |flow: usize| {
         let overlay = overlay(plan, flow);
-        match plan.path {
-            Path::Encap | Path::Local | Path::Flood => overlay,
-            Path::Decap => [&template.headers(Vni::default(), Flow::default(), overlay.len())[..], &overlay].concat(),
+        match &template {
+            Some(template) => template.wrap(vni, Flow::default(), &overlay),
+            None => overlay,
         }
     };
     (0..FRAMES).map(frame).collect()

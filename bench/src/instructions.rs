@@ -50,7 +50,8 @@ fn plans() -> Vec<DryPlan> {
     let plan = |path, stations, networks| DryPlan { path, frame: FRAME, stations, networks };
     let paths = [Path::Encap, Path::Decap, Path::Local, Path::Flood];
     let by_stations = paths.into_iter().flat_map(|path| STATIONS.map(|stations| plan(path, stations, 1)));
-    by_stations.chain([1024, 16_384].map(|networks| plan(Path::Decap, 65_536, networks))).collect()
+    let over_v6 = [Path::Encap6, Path::Decap6].map(|path| plan(path, STATIONS[0], 1));
+    by_stations.chain(over_v6).chain([1024, 16_384].map(|networks| plan(Path::Decap, 65_536, networks))).collect()
 }
 
 const STATIONS: [usize; 3] = [1_000, 65_536, 1_000_000];

@@ -15,6 +15,7 @@ use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},
     memlock,
     nat::Board,
+    tables::LocalVtep,
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -196,6 +197,7 @@ pub struct Steer {
     ports: BpfMap<MapData, u32, abi::PortSteer>,
     sockets: XskMap<MapData>,
     vtep: Array<MapData, abi::VtepAddress>,
+    vtep6: Array<MapData, abi::Vtep6Address>,
     counters: PerCpuArray<MapData, u64>,
     board: Board,
     object: Ebpf,
@@ -225,6 +227,7 @@ impl Steer {
             ports: take(&mut object, abi::maps::PORTS)?,
             sockets: take(&mut object, abi::maps::XSKS)?,
             vtep: take(&mut object, abi::maps::VTEP)?,
+            vtep6: take(&mut object, abi::maps::VTEP6)?,
             counters: take(&mut object, abi::maps::COUNTERS)?,
             board: board(&mut object)?,
             object,
@@ -237,13 +240,20 @@ impl Steer {
         Arc::clone(&self.board)
     }
 
-    /// Says which datagrams on uplinks are ours. Until then none are.
+    /// Says which datagrams on uplinks are ours: VXLAN to an address of `local`, and what is for a
+    /// [lent port](Self::board) of `outside`. Until then none are. `outside` is the IPv4 address of
+    /// `local`, if that has one.
     ///
     /// # Errors
     /// [`SteerError::Map`]
-    pub fn set_vtep(&mut self, address: Ipv4Addr, port: u16) -> Result<(), SteerError> {
-        let vtep = abi::VtepAddress { address: address.octets(), port: port.to_be_bytes(), reserved: [0; 2] };
-        self.vtep.set(0, vtep, 0).map_err(map_failed(abi::maps::VTEP))
+    pub fn set_vtep(&mut self, local: &LocalVtep, outside: Option<Ipv4Addr>) -> Result<(), SteerError> {
+        let port_of = |known: bool| if known { local.port.to_be_bytes() } else { [0; 2] };
+        let address = local.v4.or(outside).map_or([0; 4], |address| address.octets());
+        let vtep = abi::VtepAddress { address, port: port_of(local.v4.is_some()), reserved: [0; 2] };
+        self.vtep.set(0, vtep, 0).map_err(map_failed(abi::maps::VTEP))?;
+        let address = local.v6.map_or([0; 16], |address| address.octets());
+        let vtep6 = abi::Vtep6Address { address, port: port_of(local.v6.is_some()), reserved: [0; 6] };
+        self.vtep6.set(0, vtep6, 0).map_err(map_failed(abi::maps::VTEP6))
     }
 
     /// Puts the program on `interface`, for its first `queues` receive queues. Until

@@ -17,7 +17,10 @@ use crate::{
     stats::{Counters, PortCounters},
     tables::{Port, Tables},
     verdict::{Decision, DropReason, Verdict},
-    vtep::{Flow, OVERHEAD},
+    vtep::{
+        Flow, OVERHEAD_V6, Template,
+        encap::{Headers, HeadersV6},
+    },
     wire::{Layers, Vni, icmp},
 };
 
@@ -167,18 +170,39 @@ impl<T: Transmit> Exits<T> {
             self.counters.drops[DropReason::PortGone] += 1;
             return;
         };
-        let Some(template) = &vtep.template else {
-            self.counters.drops[DropReason::NextHopUnresolved] += 1;
-            return;
-        };
-        let (uplink, length) = (vtep.uplink, OVERHEAD + overlay.len());
+        match &vtep.template {
+            Some(Template::V4(headers)) => self.encap(tables, vtep.uplink, headers, vni, flow, overlay),
+            Some(Template::V6(headers)) => self.encap_v6(tables, vtep.uplink, headers, vni, flow, overlay),
+            None => self.counters.drops[DropReason::NextHopUnresolved] += 1,
+        }
+    }
+
+    /// [`encap`](Self::encap) over IPv6, out of the way of IPv4.
+    #[inline(never)]
+    fn encap_v6(&mut self, tables: &Tables, uplink: PortId, headers: &HeadersV6, vni: Vni, flow: Flow, overlay: &[u8]) {
+        self.encap(tables, uplink, headers, vni, flow, overlay);
+    }
+
+    /// Sends the overlay frame by `uplink`, behind `headers`.
+    #[inline(always)]
+    fn encap<H: Headers>(
+        &mut self,
+        tables: &Tables,
+        uplink: PortId,
+        headers: &H,
+        vni: Vni,
+        flow: Flow,
+        overlay: &[u8],
+    ) {
+        let length = H::LEN + overlay.len();
         let Some(transmit) = self.transmit(uplink) else {
-            let headers = template.headers(vni, flow, overlay.len());
-            return self.hand_over(uplink, tables.port(uplink), &headers, overlay);
+            let mut outer = [0; OVERHEAD_V6];
+            headers.write(&mut outer[..H::LEN], vni, flow, overlay);
+            return self.hand_over(uplink, tables.port(uplink), &outer[..H::LEN], overlay);
         };
         let result = transmit.lend(length).map(|frame| {
-            let (headers, body) = frame.split_at_mut(OVERHEAD);
-            template.write(headers, vni, flow, overlay.len());
+            let (outer, body) = frame.split_at_mut(H::LEN);
+            headers.write(outer, vni, flow, overlay);
             body.copy_from_slice(overlay);
         });
         self.count_put(uplink, result, length);

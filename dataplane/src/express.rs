@@ -8,7 +8,7 @@
 
 mod placed;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use vxlane_abi::express::{Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, OVERHEAD, TunnelKey, Way};
@@ -20,7 +20,7 @@ use crate::{
     ids::{NetworkId, PortId},
     tables::{Network, Role, Tables},
     verdict::{Decision, Verdict},
-    vtep,
+    vtep::{self, Template},
     wire::{EtherType, Ethernet, Layers, Vni},
 };
 use placed::{Key, Placed};
@@ -237,7 +237,9 @@ impl Flow {
             encap.way = local(tables, decision.network, from, to)?;
         } else if let Verdict::Forward(vtep) = decision.verdict {
             let vtep = tables.vtep(vtep)?;
-            (encap.headers, encap.ip_sum) = vtep.template.as_ref()?.parts(network.vni);
+            // This lane is over IPv4.
+            let Template::V4(headers) = vtep.template.as_ref()? else { return None };
+            (encap.headers, encap.ip_sum) = headers.parts(network.vni);
             let uplink = tables.port(vtep.uplink)?.express?;
             encap.way = way(decision.network, from, vtep.uplink, uplink.ifindex, KIND_TUNNEL);
         }
@@ -262,7 +264,8 @@ impl Flow {
     ) -> Option<Self> {
         let Verdict::Deliver(to) = decision.verdict else { return None };
         let outer = vtep::decap(frame, tables.local()).ok()?;
-        let (id, peer) = tables.tunnel(outer.vni, outer.source)?;
+        let IpAddr::V4(source) = outer.source else { return None };
+        let (id, peer) = tables.tunnel(outer.vni, source)?;
         if id != decision.network {
             return None;
         }
@@ -270,7 +273,7 @@ impl Flow {
         let (ethernet, life) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
         let key = TunnelKey {
             vni: wire_vni(outer.vni),
-            vtep: outer.source.octets(),
+            vtep: source.octets(),
             destination: ethernet.destination.0,
             source: ethernet.source.0,
         };

@@ -27,7 +27,7 @@ use crate::{
     router::{self, Routed, Router},
     tables::{Gateway, Guard, Network, Role, Tables},
     verdict::{Decision, DropReason, News, Verdict},
-    vtep::{self, Flow, decap, entropy},
+    vtep::{self, Flow, entropy},
     wire::{Ethernet, Layers, MacAddr},
 };
 
@@ -174,8 +174,7 @@ impl Pipeline {
     /// An underlay frame, from another VTEP.
     #[inline]
     fn process_uplink(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Result<Decision, DropReason> {
-        let local = tables.local();
-        let outer = match vtep::decap(frame, local) {
+        let outer = match vtep::decap(frame, tables.local()) {
             Ok(outer) => outer,
             Err(DropReason::OuterNotOurs | DropReason::OuterFragment) => return self.arrive(tables, now, frame, true),
             Err(reason) => return Err(reason),
@@ -189,9 +188,7 @@ impl Pipeline {
         let ethernet = admit(inner)?;
         let mut layers = Layers::walk(inner);
         layers.finish_checksum(inner);
-        if let Some(segment) = outer.checked
-            && !decap::udp_checksum_holds(&frame[segment], outer.source, local.address)
-        {
+        if !outer.checksum_holds(frame) {
             return Err(DropReason::OuterBadUdpChecksum);
         }
         if layers.is_ip() {

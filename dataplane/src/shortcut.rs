@@ -1,6 +1,6 @@
 //! The short way: what nearly every packet needs, and nothing that only a rare one does.
 //!
-//! It is for an IPv4 packet in order, from a station that is known to be where it came from, to
+//! It is for an IPv4 packet in order, over IPv4 or IPv6, from a station that is known to be where it came from, to
 //! one that is known to be elsewhere, where nothing needs to be written but a checksum that the
 //! sender left to hardware. Of any other frame it says nothing: the [pipeline](crate::pipeline)
 //! then looks at it from the start, and finds nothing changed. So the short way is never
@@ -8,7 +8,7 @@
 //!
 //! Where the frames of a burst came in is looked up once for all of them ([`Entrance`]).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
     bridge::{Bridge, Origin},
@@ -16,8 +16,8 @@ use crate::{
     ids::{NetworkId, PortId, VtepId},
     local::guard,
     tables::{Guard, Network, Role, Tables},
-    vtep::{Flow, decap, entropy},
-    wire::{Ethernet, Layers, MacAddr, Vni},
+    vtep::{Decapped, Flow, decap, entropy},
+    wire::{EtherType, Ethernet, Layers, MacAddr, Vni},
 };
 
 /// Where a burst came in.
@@ -40,19 +40,21 @@ pub(crate) struct Endpoint<'a> {
     guard: Option<&'a Guard>,
 }
 
-/// An uplink, and the tunnel that the last frame came through: often that of the next, too.
+/// An uplink, and of each family the tunnel that the last frame came through: often that of the
+/// next, too.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uplink<'a> {
     tables: &'a Tables,
-    last: Option<Tunnel<'a>>,
+    last_v4: Option<Tunnel<'a, Ipv4Addr>>,
+    last_v6: Option<Tunnel<'a, Ipv6Addr>>,
     foreseen: Option<(Vni, NetworkId)>,
 }
 
 /// What a VNI from a peer belongs to.
 #[derive(Clone, Copy, Debug)]
-struct Tunnel<'a> {
+struct Tunnel<'a, A> {
     vni: Vni,
-    source: Ipv4Addr,
+    source: A,
     peer: VtepId,
     id: NetworkId,
     network: &'a Network,
@@ -77,7 +79,7 @@ impl<'a> Entrance<'a> {
     pub(crate) fn of(tables: &'a Tables, port: PortId) -> Self {
         let Some(entry) = tables.port(port) else { return Self::Elsewhere };
         match entry.role {
-            Role::Uplink => Self::Uplink(Uplink { tables, last: None, foreseen: None }),
+            Role::Uplink => Self::Uplink(Uplink { tables, last_v4: None, last_v6: None, foreseen: None }),
             Role::Host(_) => Self::Elsewhere,
             Role::Access(id) => {
                 tables.network(id).filter(|network| is_plain(network)).map_or(Self::Elsewhere, |network| {
@@ -147,7 +149,8 @@ impl Shortcut for Endpoint<'_> {
 impl Shortcut for Uplink<'_> {
     #[inline(always)]
     fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
-        let Some((vni, overlay)) = decap::guess(frame) else { return };
+        let guess = if is_v6(frame) { decap::guess_v6(frame) } else { decap::guess_v4(frame) };
+        let Some((vni, overlay)) = guess else { return };
         if self.foreseen.is_none_or(|(last, _)| last != vni) {
             self.foreseen = self.tables.network_of(vni).map(|id| (vni, id));
         }
@@ -158,37 +161,79 @@ impl Shortcut for Uplink<'_> {
 
     #[inline(always)]
     fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
-        let outer = decap::decap_plain(frame, self.tables.local()).filter(|outer| outer.checked.is_none())?;
-        let Tunnel { peer, id, network, .. } = self.tunnel(outer.vni, outer.source)?;
-        let (start, end) = (outer.inner.start, outer.inner.end);
-        let overlay = frame.get_mut(start..end)?;
-        let layers = Layers::walk_plain(overlay)?;
-        let [destination, source] = Ethernet::addresses(overlay)?;
-        // RFC 6040: the inner mark stays as it is.
-        if layers.ecn.decap(outer.ecn) != Some(layers.ecn)
-            || !bridge.is_steady(id, network, source, Origin::Vtep(peer), now)
-        {
-            return None;
-        }
-        let exit = match find(bridge, id, network, destination, now)? {
-            Origin::Port(port) => Exit::Port(port),
-            Origin::Vtep(_) | Origin::Gateway => return None,
+        let Some(outer) = decap::plain_v4(frame, self.tables.local()) else {
+            return self.way_v6(bridge, now, frame);
         };
-        layers.finish_checksum(overlay);
-        Some(Way { start, end, exit })
+        let tunnel = find_tunnel(&mut self.last_v4, self.tables, &outer)?;
+        way_out_of(tunnel, &outer, bridge, now, frame)
     }
 }
 
 impl Uplink<'_> {
-    #[inline(always)]
-    fn tunnel(&mut self, vni: Vni, source: Ipv4Addr) -> Option<Tunnel<'_>> {
-        if self.last.is_none_or(|last| last.vni != vni || last.source != source) {
-            let (id, peer) = self.tables.tunnel(vni, source)?;
-            let network = self.tables.network(id).filter(|network| is_plain(network))?;
-            self.last = Some(Tunnel { vni, source, peer, id, network });
-        }
-        self.last
+    /// The way of what is over IPv6, out of the way of IPv4.
+    #[inline(never)]
+    fn way_v6(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
+        let outer = decap::plain_v6(frame, self.tables.local())?;
+        let tunnel = find_tunnel(&mut self.last_v6, self.tables, &outer)?;
+        way_out_of(tunnel, &outer, bridge, now, frame)
     }
+}
+
+/// The tunnel that `outer` is of, if it is not the `last` one looked up.
+#[inline(always)]
+fn find_tunnel<'a, A: Copy + PartialEq + Into<IpAddr>>(
+    last: &mut Option<Tunnel<'a, A>>,
+    tables: &'a Tables,
+    outer: &Decapped<A>,
+) -> Option<Tunnel<'a, A>> {
+    let Decapped { vni, source, .. } = *outer;
+    if last.is_none_or(|last| last.vni != vni || last.source != source) {
+        let (id, peer) = tables.tunnel(vni, source)?;
+        let network = tables.network(id).filter(|network| is_plain(network))?;
+        *last = Some(Tunnel { vni, source, peer, id, network });
+    }
+    *last
+}
+
+/// The way of the overlay frame that came through `tunnel`.
+#[inline(always)]
+fn way_out_of<A: Copy + Into<IpAddr>>(
+    tunnel: Tunnel<'_, A>,
+    outer: &Decapped<A>,
+    bridge: &mut Bridge,
+    now: Instant,
+    frame: &mut [u8],
+) -> Option<Way> {
+    let Tunnel { peer, id, network, .. } = tunnel;
+    let (start, end) = (outer.inner.start, outer.inner.end);
+    let overlay = frame.get(start..end)?;
+    let layers = Layers::walk_plain(overlay)?;
+    let [destination, source] = Ethernet::addresses(overlay)?;
+    // RFC 6040: the inner mark stays as it is.
+    if layers.ecn.decap(outer.ecn) != Some(layers.ecn)
+        || !bridge.is_steady(id, network, source, Origin::Vtep(peer), now)
+    {
+        return None;
+    }
+    let exit = match find(bridge, id, network, destination, now)? {
+        Origin::Port(port) => Exit::Port(port),
+        Origin::Vtep(_) | Origin::Gateway => return None,
+    };
+    if outer.checked.is_some() {
+        // The outer checksum may be right only with the inner one finished, and what turns out
+        // to be wrong is to stay as it came.
+        if layers.is_unfinished(overlay) || !outer.checksum_holds(frame) {
+            return None;
+        }
+    } else {
+        layers.finish_checksum(frame.get_mut(start..end)?);
+    }
+    Some(Way { start, end, exit })
+}
+
+#[inline(always)]
+fn is_v6(frame: &[u8]) -> bool {
+    Ethernet::split(frame).is_some_and(|(ethernet, _)| ethernet.ether_type == EtherType::IPV6)
 }
 
 /// Whether the network has nothing that the short way leaves out: a new option is to be judged

@@ -5,12 +5,18 @@
 //! forgotten when that snapshot is adopted (see [`Bridge::adopt`](crate::bridge::Bridge::adopt)).
 
 mod change;
+mod local;
 mod network;
 mod outside;
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
+pub use local::{LocalVtep, ZeroChecksums};
 pub use network::{Gateway, Guard, MoveLimit, Network};
 pub use outside::{Hop, NoHop, Outside, Route};
 
@@ -30,18 +36,10 @@ pub struct Tables {
     ports: Vec<Option<Port>>,
     vteps: Vec<Option<Vtep>>,
     vnis: HashMap<Vni, NetworkId, RandomState>,
-    tunnels: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
+    tunnels_v4: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
+    tunnels_v6: HashMap<(Vni, Ipv6Addr), (NetworkId, VtepId), RandomState>,
     outside: Option<Arc<Outside>>,
     publishes: Arc<[Publish]>,
-}
-
-/// Our own end of every tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalVtep {
-    /// Underlay address.
-    pub address: Ipv4Addr,
-    /// UDP port: 4789 unless configured otherwise (RFC 7348 section 5).
-    pub port: u16,
 }
 
 /// A port as the pipeline sees it.
@@ -79,11 +77,11 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vtep {
     /// Its underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The uplink that leads there.
     pub uplink: PortId,
     /// The outer headers, ready but for what each packet decides; `None` until the next
-    /// hop's MAC address is known.
+    /// hop's MAC address is known, and if we have no address of its family.
     pub template: Option<Template>,
 }
 
@@ -91,12 +89,13 @@ impl Vtep {
     /// A VTEP behind `next_hop`, seen from `local` through an uplink whose own address is `source`.
     pub fn new(
         local: LocalVtep,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         uplink: PortId,
         source: MacAddr,
         next_hop: Option<MacAddr>,
     ) -> Self {
-        let template = next_hop.map(|next_hop| Template::new(local, source, address, next_hop));
+        let address = address.into();
+        let template = next_hop.and_then(|next_hop| Template::new(local, source, address, next_hop));
         Self { address, uplink, template }
     }
 }
@@ -110,7 +109,8 @@ impl Tables {
             ports: Vec::new(),
             vteps: Vec::new(),
             vnis: HashMap::default(),
-            tunnels: HashMap::default(),
+            tunnels_v4: HashMap::default(),
+            tunnels_v6: HashMap::default(),
             outside: None,
             publishes: Arc::default(),
         }
@@ -130,12 +130,15 @@ impl Tables {
     pub fn set_network(&mut self, id: NetworkId, network: Network) {
         if let Some(before) = get(&self.networks, id.index()) {
             self.vnis.remove(&before.vni);
-            self.tunnels.retain(|_, &mut (of, _)| of != id);
+            self.tunnels_v4.retain(|_, &mut (of, _)| of != id);
+            self.tunnels_v6.retain(|_, &mut (of, _)| of != id);
         }
         self.vnis.insert(network.vni, id);
         for &peer in &network.peers {
-            if let Some(vtep) = get(&self.vteps, peer.index()) {
-                self.tunnels.insert((network.vni, vtep.address), (id, peer));
+            match get(&self.vteps, peer.index()).map(|vtep| vtep.address) {
+                Some(IpAddr::V4(address)) => drop(self.tunnels_v4.insert((network.vni, address), (id, peer))),
+                Some(IpAddr::V6(address)) => drop(self.tunnels_v6.insert((network.vni, address), (id, peer))),
+                None => {}
             }
         }
         put(&mut self.networks, id.index(), network);
@@ -188,8 +191,11 @@ impl Tables {
 
     /// The network and the peer that a frame with `vni` from `source` belongs to.
     #[inline]
-    pub fn tunnel(&self, vni: Vni, source: Ipv4Addr) -> Option<(NetworkId, VtepId)> {
-        self.tunnels.get(&(vni, source)).copied()
+    pub fn tunnel(&self, vni: Vni, source: impl Into<IpAddr>) -> Option<(NetworkId, VtepId)> {
+        match source.into() {
+            IpAddr::V4(source) => self.tunnels_v4.get(&(vni, source)).copied(),
+            IpAddr::V6(source) => self.tunnels_v6.get(&(vni, source)).copied(),
+        }
     }
 
     /// The network with this VNI.

@@ -116,7 +116,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// The underlay frame ends before its headers do.
     OuterTruncated = "outer_truncated",
-    /// Not IPv4 and UDP to our VTEP address and port.
+    /// Not UDP to a VTEP address of ours and its port.
     OuterNotOurs = "outer_not_ours",
     /// The outer IP header contradicts itself or the frame.
     OuterBadIpHeader = "outer_bad_ip_header",
@@ -124,10 +124,14 @@ drop_reasons! {
     OuterBadIpChecksum = "outer_bad_ip_csum",
     /// A fragment; RFC 7348 section 4.3 lets us discard it.
     OuterFragment = "outer_fragment",
+    /// Over IPv6, UDP behind extension headers, which no VTEP sends.
+    OuterExtension = "outer_ip6_extension",
     /// The UDP length is shorter than its header or longer than the packet.
     OuterBadUdpLength = "outer_bad_udp_length",
     /// The outer UDP checksum is neither zero nor right.
     OuterBadUdpChecksum = "outer_bad_udp_csum",
+    /// Over IPv6 without a UDP checksum, which nobody here asked for (RFC 6935 section 5).
+    OuterZeroUdpChecksum = "udp6_zero_csum",
     /// Flag I is not set, or the VXLAN header is cut short.
     VxlanInvalidHeader = "vxlan_invalid_hdr",
     /// No network here has this VNI.

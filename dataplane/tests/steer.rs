@@ -13,7 +13,11 @@ mod rig;
 
 use etherparse::PacketBuilder;
 use rig::*;
-use std::{net::UdpSocket, os::fd::AsRawFd, time::Duration};
+use std::{
+    net::{Ipv6Addr, UdpSocket},
+    os::fd::AsRawFd,
+    time::Duration,
+};
 use vxlane_dataplane::{
     attach::{AttachMode, KeptLink, Role, Steer, SteerCounters, SteerError},
     link::{Link, XdpMode},
@@ -21,6 +25,7 @@ use vxlane_dataplane::{
         Receive,
         xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
     },
+    tables::LocalVtep,
 };
 
 const VXLAN: u16 = 4789;
@@ -29,7 +34,7 @@ const VXLAN: u16 = 4789;
 fn steered(rig: &Rig, role: Role, mode: AttachMode) -> (Steer, XdpReceive, XdpTransmit) {
     rig.near.inside(|| {
         let mut steer = Steer::load().expect("load");
-        steer.set_vtep(NEAR_IP.into(), VXLAN).expect("vtep");
+        steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), Some(NEAR_IP6), VXLAN), None).expect("vtep");
         let attached = steer.attach(VETH, role, mode, 1).expect("attach");
         let config = Config { bind: BindMode::Copy, ..Config::new(VETH, 0) };
         let (rx, tx) = XdpSocket::open(&config).expect("open");
@@ -307,4 +312,60 @@ fn a_program_that_was_kept_and_has_been_taken_away_is_not_gone_on_with() {
 
 fn index(rig: &Rig) -> u32 {
     rig.near.inside(|| Link::get(VETH)).expect("link").index
+}
+
+/// UDP over IPv6 from the far end, behind an extension header of this number and these bytes.
+fn udp6(to: Ipv6Addr, port: u16, extension: Option<(u8, [u8; 8])>) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(FAR_MAC, NEAR_MAC).ipv6(FAR_IP6.octets(), to.octets(), 64);
+    let mut frame = Vec::new();
+    builder.udp(50_000, port).write(&mut frame, &[7; 40]).expect("packet");
+    if let Some((number, bytes)) = extension {
+        frame[20] = number;
+        frame[18..20].copy_from_slice(&56_u16.to_be_bytes());
+        frame.splice(54..54, bytes);
+    }
+    frame
+}
+
+#[test]
+fn over_ipv6_an_uplink_takes_vxlan_to_our_address_and_leaves_all_else_to_the_host() {
+    let rig = Rig::new();
+    let (steer, mut rx, _tx) = steered(&rig, Role::Uplink, AttachMode::Auto);
+    let vxlan = || udp6(NEAR_IP6, VXLAN, None);
+    let mut icmp = vxlan();
+    icmp[20] = 58;
+    let mut cut = vxlan();
+    cut.truncate(56);
+    let options = udp6(NEAR_IP6, VXLAN, Some((0, [17, 0, 1, 4, 0, 0, 0, 0])));
+    let fragment = udp6(NEAR_IP6, VXLAN, Some((44, [17, 0, 0, 1, 0, 0, 0, 9])));
+    let ours = SteerCounters { redirected: 1, ..SteerCounters::default() };
+    let not_ours = SteerCounters { not_vxlan: 1, ..SteerCounters::default() };
+    let cases = [
+        ("VXLAN", vxlan(), ours),
+        ("another port", udp6(NEAR_IP6, VXLAN + 1, None), not_ours),
+        ("another address", udp6(FAR_IP6, VXLAN, None), not_ours),
+        ("rfc6936_4_10: ICMPv6, such as a packet too big, is for the host to judge", icmp, not_ours),
+        ("behind options", options, not_ours),
+        ("cut short", cut, not_ours),
+        ("a fragment", fragment, SteerCounters { fragment: 1, ..SteerCounters::default() }),
+    ];
+    let mut far = rig.far.packets(VETH);
+    for (what, frame, expected) in cases {
+        let before = steer.counters().expect("counters");
+        far.send(&frame);
+        let grown = || {
+            let now = steer.counters().expect("counters");
+            SteerCounters {
+                redirected: now.redirected - before.redirected,
+                no_socket: now.no_socket - before.no_socket,
+                not_vxlan: now.not_vxlan - before.not_vxlan,
+                fragment: now.fragment - before.fragment,
+                unknown_port: now.unknown_port - before.unknown_port,
+            }
+        };
+        eventually(what, || grown() == expected);
+        let taken = if expected == ours { next(&mut rx) } else { None };
+        assert_eq!(taken, (expected == ours).then_some(frame), "{what}");
+        assert_eq!(rx.take(), 0, "{what}");
+    }
 }

@@ -22,6 +22,7 @@ use vxlane_dataplane::{
         Receive,
         xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
     },
+    tables::LocalVtep,
 };
 
 const SERVER: [u8; 4] = [198, 51, 100, 7];
@@ -38,7 +39,7 @@ impl Steered {
         let rig = Rig::new();
         let (steer, rx, tx) = rig.near.inside(|| {
             let mut steer = Steer::load().expect("load");
-            steer.set_vtep(NEAR_IP.into(), 4789).expect("vtep");
+            steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), None, 4789), None).expect("vtep");
             let attached = steer.attach(VETH, Role::Uplink, AttachMode::Auto, 1).expect("attach");
             let (rx, tx) = XdpSocket::open(&Config { bind: BindMode::Copy, ..Config::new(VETH, 0) }).expect("open");
             steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");

@@ -1,6 +1,6 @@
 //! Builds frames of every kind a test needs, right ones and wrong ones, and reads tunnel frames.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     ArpEthIpv4Packet, ArpOperation, ArpPacket, EtherType, Ethernet2Header, IcmpEchoHeader, Icmpv4Header, Icmpv4Type,
@@ -170,8 +170,10 @@ impl Talk {
 /// A tunnel around a frame: every field of the outer headers settable.
 #[derive(Clone, Debug)]
 pub struct Vxlan {
-    /// The outer Ethernet, IPv4 and UDP part; its IPv6 addresses are not used.
+    /// The outer Ethernet, IP and UDP part.
     pub outer: Talk,
+    /// Whether the outer addresses are those of IPv6.
+    pub is_v6: bool,
     /// Outer UDP source port.
     pub source_port: u16,
     /// Outer UDP destination port.
@@ -187,10 +189,15 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// A right header between two VTEPs.
-    pub fn new(from: (MacAddr, Ipv4Addr), to: (MacAddr, Ipv4Addr), vni: u32) -> Self {
-        let station = |(mac, ipv4): (MacAddr, Ipv4Addr)| Station { mac, ipv4, ipv6: ipv4.to_ipv6_mapped() };
+    /// A right header between two VTEPs of one family.
+    pub fn new<A: Into<IpAddr>>(from: (MacAddr, A), to: (MacAddr, A), vni: u32) -> Self {
+        let [from, to] = [from, to].map(|(mac, address)| (mac, address.into()));
+        let station = |(mac, address)| match address {
+            IpAddr::V4(ipv4) => Station { mac, ipv4, ipv6: Ipv6Addr::UNSPECIFIED },
+            IpAddr::V6(ipv6) => Station { mac, ipv4: Ipv4Addr::UNSPECIFIED, ipv6 },
+        };
         Self {
+            is_v6: from.1.is_ipv6(),
             outer: Talk::new(station(from), station(to)),
             source_port: 50_000,
             destination_port: crate::peer::VXLAN_PORT,
@@ -223,7 +230,10 @@ impl Vxlan {
 
     /// The frame whose UDP payload is `payload`, whatever that is: short headers for instance.
     pub fn carry(&self, payload: &[u8]) -> Vec<u8> {
-        self.outer.udp4(self.source_port, self.destination_port, payload)
+        match self.is_v6 {
+            true => self.outer.udp6(self.source_port, self.destination_port, payload),
+            false => self.outer.udp4(self.source_port, self.destination_port, payload),
+        }
     }
 }
 

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
-use etherparse::TcpHeader;
+use etherparse::{IpNumber, TcpHeader};
 use vxlane_dataplane::{
     clock::Instant,
-    ids::{NetworkId, WorkerId},
+    ids::{NetworkId, VtepId, WorkerId},
     nat::{BlindBoard, Nat, NatConfig, Restored, Sender},
-    tables::LocalVtep,
+    tables::{LocalVtep, Tables, Vtep, ZeroChecksums},
     vtep::{self, entropy},
     wire::{Ecn, Layers, MacAddr, icmp},
 };
@@ -20,7 +20,7 @@ use vxlane_dataplane::{
 use crate::{
     frames::{self, Talk, Vxlan},
     lab,
-    sim::{NetworkPlan, Sim, at},
+    sim::{NetworkPlan, Sim, Underlay, at},
 };
 
 /// Something to be fed any bytes.
@@ -44,11 +44,17 @@ pub const TARGETS: &[Target] = &[
 
 /// Outer headers: whatever the bytes, a range inside the frame or a reason.
 pub fn decap(frame: &[u8]) {
-    // The frame chooses our own address, so that the check of the destination can be passed.
-    let address = frame.get(30..34).map_or([0; 4], |bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
-    if let Ok(outer) = vtep::decap(frame, LocalVtep { address: address.into(), port: 4789 }) {
-        assert!(outer.inner.len() >= 14 && frame.get(outer.inner.clone()).is_some());
-        assert!(outer.checked.is_none_or(|segment| frame.get(segment).is_some()));
+    // The frame chooses our own addresses, so that the check of the destination can be passed.
+    let v4 = frame.get(30..).and_then(|rest| rest.first_chunk::<4>()).map(|&address| address.into());
+    let v6 = frame.get(38..).and_then(|rest| rest.first_chunk::<16>()).map(|&address| address.into());
+    for receive in [false, true] {
+        let zero_checksums = ZeroChecksums { transmit: false, receive };
+        let local = LocalVtep { zero_checksums, ..LocalVtep::new(v4, v6, 4789) };
+        if let Ok(outer) = vtep::decap(frame, local) {
+            assert!(outer.inner.len() >= 14 && frame.get(outer.inner.clone()).is_some());
+            assert!(outer.checked.is_some() || outer.checksum_holds(frame));
+            assert!(outer.checked.is_none_or(|segment| frame.get(segment).is_some()));
+        }
     }
 }
 
@@ -106,7 +112,8 @@ pub fn nat(input: &[u8]) {
 /// The whole worker of two simulated hosts: every frame accounted for. The input is a row of
 /// frames, each behind a byte for its length and one for where it comes in.
 pub fn pipeline(input: &[u8]) {
-    let mut sim = Sim::mesh(2, &[NetworkPlan::new(VNI, 2)]);
+    let mut sim = Sim::mesh_over(2, &[NetworkPlan::new(VNI, 2)], |_, _| Underlay::V6);
+    sim.adopt(1, know_by_both_families);
     let mut count = 0;
     for (place, frame) in row(input) {
         match place % 3 {
@@ -118,6 +125,18 @@ pub fn pipeline(input: &[u8]) {
     // `counters` asserts the law.
     assert!(sim.counters(1).received >= count);
     sim.counters(0);
+}
+
+/// Has the second host know the first by its IPv4 address, too.
+fn know_by_both_families(tables: &mut Tables) {
+    let (first, again) = (VtepId(0), VtepId(2));
+    let Some(known) = tables.vtep(first).cloned() else { return };
+    let macs = (Sim::uplink_mac(1), Some(Sim::uplink_mac(0)));
+    tables.set_vtep(again, Vtep::new(Sim::vtep(1), Sim::address(0), known.uplink, macs.0, macs.1));
+    if let Some(mut network) = tables.network(NetworkId(0)).cloned() {
+        network.peers.push(again);
+        tables.set_network(NetworkId(0), network);
+    }
 }
 
 /// Cuts `input` into pieces, each behind a byte for its length and one more.
@@ -161,9 +180,19 @@ fn overlay_frames() -> Vec<Vec<u8>> {
 
 /// The same in the tunnel, from the first simulated host to the second.
 fn underlay_frames() -> Vec<Vec<u8>> {
-    let end = |host: usize| (lab::MacAddr(Sim::uplink_mac(host).0), Sim::address(host));
-    let tunnel = Vxlan::new(end(0), end(1), VNI);
-    overlay_frames().iter().map(|frame| tunnel.wrap(frame)).collect()
+    let mac = |host: usize| lab::MacAddr(Sim::uplink_mac(host).0);
+    let v4 = |host: usize| (mac(host), Sim::address(host));
+    let v6 = |host: usize| (mac(host), Sim::address_v6(host));
+    let tunnels = [Vxlan::new(v4(0), v4(1), VNI), Vxlan::new(v6(0), v6(1), VNI)];
+    let mut frames: Vec<Vec<u8>> =
+        tunnels.iter().flat_map(|tunnel| overlay_frames().into_iter().map(|frame| tunnel.wrap(&frame))).collect();
+    // UDP behind hop-by-hop options, and behind a fragment header.
+    for extension in [[0, 17, 0, 1, 4, 0, 0, 0, 0], [44, 17, 0, 0, 1, 0, 0, 0, 9]] {
+        let outer = &tunnels[1].outer;
+        let udp = tunnels[1].wrap(&overlay_frames()[0]).split_off(ETHERNET + 40);
+        frames.push(outer.ipv6(IpNumber(extension[0]), &[&extension[1..], &udp].concat()));
+    }
+    frames
 }
 
 /// A conversation: what one host's containers say, and what the other host's tunnel brings.

@@ -3,7 +3,11 @@
 //! No kernel, no thread and no clock takes part, so a scenario gives the same result every
 //! time and needs no privileges. Frames cross the underlay by outer destination MAC address.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
@@ -61,6 +65,15 @@ impl NetworkPlan {
     }
 }
 
+/// What two simulated hosts have between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underlay {
+    /// Each knows the other by its IPv4 address.
+    V4,
+    /// Each knows the other by its IPv6 address.
+    V6,
+}
+
 /// Where a simulated container is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -88,17 +101,41 @@ struct Host {
 }
 
 impl Sim {
-    /// `hosts` hosts, all of them peers in every network of `plan`.
+    /// `hosts` hosts, all of them peers in every network of `plan`, over IPv4.
     ///
     /// # Panics
     /// If the plan has a VNI out of range or more than fits the small ids.
     pub fn mesh(hosts: usize, plan: &[NetworkPlan]) -> Self {
-        Self { hosts: (0..hosts).map(|me| Host::new(me, hosts, plan)).collect(), now: Instant::default() }
+        Self::mesh_over(hosts, plan, |_, _| Underlay::V4)
+    }
+
+    /// The same, over the family that `underlay` says for each pair of hosts.
+    ///
+    /// # Panics
+    /// As [`mesh`](Self::mesh).
+    pub fn mesh_over(hosts: usize, plan: &[NetworkPlan], underlay: impl Fn(usize, usize) -> Underlay) -> Self {
+        let peer = |me: usize, host: usize| match underlay(me.min(host), me.max(host)) {
+            Underlay::V4 => IpAddr::V4(Self::address(host)),
+            Underlay::V6 => IpAddr::V6(Self::address_v6(host)),
+        };
+        let peers = |me| (0..hosts).filter(move |&host| host != me).map(move |host| (host, peer(me, host)));
+        let hosts = (0..hosts).map(|me| Host::new(me, &peers(me).collect::<Vec<_>>(), plan)).collect();
+        Self { hosts, now: Instant::default() }
     }
 
     /// The underlay address of a host: 192.0.2.1 for the first.
     pub fn address(host: usize) -> Ipv4Addr {
         Ipv4Addr::new(192, 0, 2, byte(host + 1))
+    }
+
+    /// Its other one: 2001:db8::1 for the first.
+    pub fn address_v6(host: usize) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, word(host + 1))
+    }
+
+    /// How a host is known to others, of both families.
+    pub fn vtep(host: usize) -> LocalVtep {
+        LocalVtep::new(Some(Self::address(host)), Some(Self::address_v6(host)), VXLAN_PORT)
     }
 
     /// The MAC address of a host's uplink.
@@ -256,7 +293,7 @@ impl Sim {
 }
 
 impl Host {
-    fn new(me: usize, hosts: usize, plan: &[NetworkPlan]) -> Self {
+    fn new(me: usize, peers: &[(usize, IpAddr)], plan: &[NetworkPlan]) -> Self {
         let mut next = 1;
         let ports: Vec<Vec<PortId>> = plan
             .iter()
@@ -267,7 +304,7 @@ impl Host {
             })
             .collect();
         let mut worker =
-            Worker::new(WorkerId(0), 65_536, Arc::new(tables(me, hosts, plan, &ports)), Arc::<[Mailbox]>::from([]));
+            Worker::new(WorkerId(0), 65_536, Arc::new(tables(me, peers, plan, &ports)), Arc::<[Mailbox]>::from([]));
         let mut open = |port| {
             let (receive, transmit, cable) = Cable::plug(DEPTH, FRAME_LEN);
             // Without a registry there is no descriptor to watch, hence nothing that can fail.
@@ -279,14 +316,13 @@ impl Host {
     }
 }
 
-fn tables(me: usize, hosts: usize, plan: &[NetworkPlan], ports: &[Vec<PortId>]) -> Tables {
-    let local = LocalVtep { address: Sim::address(me), port: VXLAN_PORT };
+fn tables(me: usize, peers: &[(usize, IpAddr)], plan: &[NetworkPlan], ports: &[Vec<PortId>]) -> Tables {
+    let local = Sim::vtep(me);
     let mut tables = Tables::new(local);
     let owner = WorkerId(0);
     tables.set_port(UPLINK, Port::new(Role::Uplink, owner));
-    let peers: Vec<usize> = (0..hosts).filter(|&host| host != me).collect();
-    for &peer in &peers {
-        let vtep = Vtep::new(local, Sim::address(peer), UPLINK, Sim::uplink_mac(me), Some(Sim::uplink_mac(peer)));
+    for &(peer, address) in peers {
+        let vtep = Vtep::new(local, address, UPLINK, Sim::uplink_mac(me), Some(Sim::uplink_mac(peer)));
         tables.set_vtep(VtepId(word(peer)), vtep);
     }
     for (index, (network, ports)) in plan.iter().zip(ports).enumerate() {
@@ -294,7 +330,7 @@ fn tables(me: usize, hosts: usize, plan: &[NetworkPlan], ports: &[Vec<PortId>]) 
         for &port in ports {
             tables.set_port(port, Port::new(Role::Access(id), owner));
         }
-        let peers = peers.iter().map(|&peer| VtepId(word(peer))).collect();
+        let peers = peers.iter().map(|&(peer, _)| VtepId(word(peer))).collect();
         let vni = Vni::new(network.vni).unwrap_or_default();
         let NetworkPlan { mtu, ageing, mac_limit, .. } = *network;
         tables.set_network(id, Network { mtu, ageing, mac_limit, ports: ports.clone(), peers, ..Network::new(vni) });

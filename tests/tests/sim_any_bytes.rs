@@ -13,7 +13,7 @@ use vxlane_dataplane::{
     handover::Mailbox,
     ids::{NetworkId, PortId, QueueId, WorkerId},
     port::memory::{Cable, MemoryReceive, MemoryTransmit},
-    tables::{LocalVtep, Network, Port, Role, Tables},
+    tables::{Network, Port, Role, Tables},
     verdict::DropReason,
     wire::{Ecn, Layers, MacAddr, Vni, checksum},
     worker::Worker,
@@ -40,7 +40,7 @@ fn overlay(payload: &[u8], tos: u8) -> Vec<u8> {
 fn encapsulated(frame: &[u8]) -> Vec<u8> {
     let plan = [NetworkPlan::new(5000, 1)];
     let mut sim = Sim::mesh(1, &plan);
-    let local = LocalVtep { address: Sim::address(0), port: 4789 };
+    let local = Sim::vtep(0);
     sim.adopt(0, |tables| {
         let peer = vxlane_dataplane::ids::VtepId(1);
         let uplink = PortId(0);
@@ -158,7 +158,7 @@ fn two_workers() -> [(MemoryWorker, Cable); 2] {
     let poll = mio::Poll::new().unwrap();
     let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap());
     let mail: Arc<[Mailbox]> = (0..2).map(|_| Mailbox::new(Arc::clone(&waker))).collect();
-    let mut tables = Tables::new(LocalVtep { address: Sim::address(0), port: 4789 });
+    let mut tables = Tables::new(Sim::vtep(0));
     for id in 0..2 {
         tables.set_port(PortId(id), Port::new(Role::Access(NetworkId(0)), WorkerId(id)));
     }

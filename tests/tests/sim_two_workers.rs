@@ -77,7 +77,7 @@ impl Two {
 }
 
 fn tables(publishes: &[Publish]) -> Tables {
-    let mut tables = Tables::new(LocalVtep { address: HOST, port: 4789 });
+    let mut tables = Tables::new(LocalVtep::new(Some(HOST), None, 4789));
     let vni = Vni::new(5000).unwrap();
     tables.set_port(UPLINK, Port::new(Role::Uplink, WorkerId(0)));
     tables.set_port(ACCESS, Port::new(Role::Access(NetworkId(0)), WorkerId(1)));

@@ -9,31 +9,39 @@ use super::*;
 use crate::{
     ids::WorkerId,
     pipeline::Pipeline,
-    tables::{Gateway, Guard, LocalVtep, Port, Vtep},
+    tables::{Gateway, Guard, LocalVtep, Port, Vtep, ZeroChecksums},
     verdict::{Decision, Verdict},
     vtep::Template,
     wire::{Ecn, checksum},
 };
 
-const LOCAL: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 1), port: 4789 };
-const REMOTE: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 2), port: 4789 };
+const LOCAL: LocalVtep = end(1);
+const REMOTE: LocalVtep = end(2);
 const UPLINK: PortId = PortId(0);
 const HERE: PortId = PortId(1);
 const NEIGHBOUR: PortId = PortId(2);
 const NOW: Instant = Instant(1_000_000);
 
-/// Stations: at our port, at the neighbour's, behind the peer, behind another peer; then nobody
-/// known, a group, nobody at all, and the gateway.
-const STATIONS: [MacAddr; 8] = [
+/// Stations: at our port, at the neighbour's, behind the peer, over IPv4 and IPv6, and behind another
+/// peer; then nobody known, a group, nobody at all, and the gateway.
+const STATIONS: [MacAddr; 9] = [
     MacAddr([2, 0, 0, 0, 0, 1]),
     MacAddr([2, 0, 0, 0, 0, 2]),
     MacAddr([2, 0, 0, 0, 0, 3]),
     MacAddr([2, 0, 0, 0, 0, 4]),
     MacAddr([2, 0, 0, 0, 0, 5]),
+    MacAddr([2, 0, 0, 0, 0, 6]),
     MacAddr::BROADCAST,
     MacAddr::ZERO,
     MacAddr([2, b'v', b'x', 0, 0, 7]),
 ];
+
+/// A VTEP with an address of each family.
+const fn end(last: u8) -> LocalVtep {
+    let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last as u16);
+    let local = LocalVtep::new(Some(Ipv4Addr::new(192, 0, 2, last)), Some(v6), 4789);
+    LocalVtep { zero_checksums: ZeroChecksums { transmit: false, receive: true }, ..local }
+}
 
 fn tables(guarded: bool, isolation: bool) -> Tables {
     let mut tables = Tables::new(LOCAL);
@@ -42,12 +50,13 @@ fn tables(guarded: bool, isolation: bool) -> Tables {
     let access = Port::new(Role::Access(NetworkId(0)), WorkerId(0));
     tables.set_port(HERE, Port { guard: guarded.then(|| Arc::new(guard)), ..access.clone() });
     tables.set_port(NEIGHBOUR, access);
-    for (id, address) in [(0, REMOTE.address), (1, Ipv4Addr::new(192, 0, 2, 3))] {
+    let peers = [REMOTE, end(3)].into_iter().flat_map(|peer| peer.addresses().collect::<Vec<_>>());
+    for (id, address) in (0..).zip(peers) {
         tables.set_vtep(VtepId(id), Vtep::new(LOCAL, address, UPLINK, MacAddr([4; 6]), Some(MacAddr([6; 6]))));
     }
     let vni = Vni::new(7).unwrap();
     let gateway = Some(Gateway::new(vni, "10.0.0.254/24".parse().ok(), None));
-    let (ports, peers) = (vec![HERE, NEIGHBOUR], vec![VtepId(0), VtepId(1)]);
+    let (ports, peers) = (vec![HERE, NEIGHBOUR], (0..4).map(VtepId).collect());
     tables.set_network(NetworkId(0), Network { ports, peers, gateway, isolation, ..Network::new(vni) });
     tables
 }
@@ -56,16 +65,26 @@ fn pipeline(tables: &Tables) -> Pipeline {
     let mut pipeline = Pipeline::new(64);
     pipeline.bridge.adopt(tables);
     let network = tables.network(NetworkId(0)).unwrap();
-    let origins = [Origin::Port(HERE), Origin::Port(NEIGHBOUR), Origin::Vtep(VtepId(0)), Origin::Vtep(VtepId(1))];
+    let ports = [HERE, NEIGHBOUR].map(Origin::Port);
+    let origins = ports.into_iter().chain((0..3).map(|vtep| Origin::Vtep(VtepId(vtep))));
     for (mac, origin) in STATIONS.into_iter().zip(origins) {
         pipeline.bridge.learn(NetworkId(0), network, mac, origin, NOW);
     }
     pipeline
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Underlay {
+    V4,
+    V6,
+    /// Over IPv6 without UDP checksums.
+    V6Zero,
+}
+
 #[derive(Clone, Debug)]
 struct Plan {
-    from_tunnel: bool,
+    /// The address family of the tunnel that it comes from, if it does.
+    from_tunnel: Option<Underlay>,
     guarded: bool,
     isolation: bool,
     source: usize,
@@ -102,15 +121,18 @@ impl Plan {
 
     fn frame(&self) -> Vec<u8> {
         let mut frame = self.packet();
-        if self.from_tunnel {
-            let template = Template::new(REMOTE, MacAddr([6; 6]), LOCAL.address, MacAddr([4; 6]));
+        if let Some(underlay) = self.from_tunnel {
+            let (v4, v6) = (LOCAL.addresses().next().unwrap(), LOCAL.addresses().last().unwrap());
+            let zero_checksums = ZeroChecksums { transmit: underlay == Underlay::V6Zero, receive: false };
+            let remote = LocalVtep { zero_checksums, ..REMOTE };
+            let to = if underlay == Underlay::V4 { v4 } else { v6 };
+            let template = Template::new(remote, MacAddr([6; 6]), to, MacAddr([4; 6])).unwrap();
             let flow = Flow { source_port: 50_000, ecn: Ecn::from_traffic_class(self.ecn[1]) };
-            let headers = template.headers(Vni::new(7).unwrap(), flow, frame.len());
-            frame.splice(..0, headers);
+            frame = template.wrap(Vni::new(7).unwrap(), flow, &frame);
         }
         for (index, value) in &self.changes {
             // Headers rather than payload.
-            let length = frame.len().min(100);
+            let length = frame.len().min(120);
             frame[index.index(length)] = *value;
         }
         frame.truncate(frame.len() - self.cut.min(frame.len()));
@@ -118,12 +140,13 @@ impl Plan {
     }
 
     fn port(&self) -> PortId {
-        if self.from_tunnel { UPLINK } else { HERE }
+        if self.from_tunnel.is_some() { UPLINK } else { HERE }
     }
 }
 
 fn plans() -> impl Strategy<Value = Plan> {
-    let who = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.1), 0..8usize, 0..8usize);
+    let underlay = prop::option::of(prop_oneof![Just(Underlay::V4), Just(Underlay::V6), Just(Underlay::V6Zero)]);
+    let who = (underlay, any::<bool>(), prop::bool::weighted(0.1), 0..9usize, 0..9usize);
     let what = (0..10u8, any::<[u8; 2]>(), any::<bool>(), prop_oneof![0..40usize, 1400..1500usize]);
     let harm = (
         prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
@@ -191,7 +214,7 @@ proptest! {
 #[test]
 fn packets_between_known_stations_take_the_short_way() {
     let plan = Plan {
-        from_tunnel: false,
+        from_tunnel: None,
         guarded: true,
         isolation: false,
         source: 0,
@@ -204,8 +227,11 @@ fn packets_between_known_stations_take_the_short_way() {
         cut: 0,
     };
     let inside = Plan { destination: 1, ..plan.clone() };
-    let outside = Plan { from_tunnel: true, source: 2, destination: 0, ..plan.clone() };
-    for plan in [plan.clone(), Plan { kind: 1, ..plan }, inside, outside] {
+    let out_v6 = Plan { destination: 3, ..plan.clone() };
+    let from = |underlay, source| Plan { from_tunnel: Some(underlay), source, destination: 0, ..plan.clone() };
+    let from_v6 = Plan { partial: false, ..from(Underlay::V6, 3) };
+    let outside = [from(Underlay::V4, 2), from_v6, from(Underlay::V6Zero, 3)];
+    for plan in [plan.clone(), Plan { kind: 1, ..plan.clone() }, inside, out_v6].into_iter().chain(outside) {
         let tables = tables(plan.guarded, plan.isolation);
         let way = way(&tables, &plan, &mut plan.frame());
         assert!(way.is_some(), "{plan:?}");

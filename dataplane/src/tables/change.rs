@@ -38,7 +38,7 @@ mod tests {
         wire::{MacAddr, Vni},
     };
 
-    const LOCAL: LocalVtep = LocalVtep { address: Ipv4Addr::new(192, 0, 2, 1), port: 4789 };
+    const LOCAL: LocalVtep = LocalVtep::new(Some(Ipv4Addr::new(192, 0, 2, 1)), None, 4789);
     const UPLINK: PortId = PortId(0);
 
     fn vtep(number: u8, next_hop: u8) -> Vtep {

@@ -26,6 +26,15 @@ pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
     FIRST_PORT | (hash & PORT_MASK) as u16
 }
 
+/// The IPv6 flow label of a packet with this source port: routers that hash addresses and label
+/// alone spread flows as well (RFC 6438 section 3). Never zero, which would say that there is
+/// none, and different for every dynamic port.
+#[inline]
+pub fn flow_label(source_port: u16) -> u32 {
+    // Multiples of the golden ratio keep clear of each other (Knuth, 6.4).
+    u32::from(source_port).wrapping_mul(0x9e37_79b1) >> 12
+}
+
 #[inline(never)]
 fn addresses_of_others(frame: &[u8], layers: Layers) -> u64 {
     match layers.addresses(frame) {
@@ -80,6 +89,13 @@ mod tests {
         let chi_square: f64 = buckets.iter().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
         // 63 degrees of freedom: 0.1 % of fair dice exceed 103.4.
         assert!(chi_square < 103.4, "chi-square {chi_square}: {buckets:?}");
+    }
+
+    #[test]
+    fn rfc6438_3_every_source_port_has_a_flow_label_of_its_own() {
+        let labels: std::collections::HashSet<u32> = (FIRST_PORT..=u16::MAX).map(flow_label).collect();
+        assert_eq!(labels.len(), 1 << 14);
+        assert!(labels.iter().all(|&label| (1..1 << 20).contains(&label)));
     }
 
     #[test]

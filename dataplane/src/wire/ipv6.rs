@@ -79,6 +79,12 @@ impl Ipv6 {
         Ecn::from_traffic_class(self.traffic_class())
     }
 
+    /// Sets traffic class and flow label, the latter of 20 bits.
+    #[inline]
+    pub fn set_class_and_label(&mut self, class: u8, label: u32) {
+        self.version_class_label = U32::new(6 << 28 | u32::from(class) << 20 | label & 0xf_ffff);
+    }
+
     /// Sets the congestion mark.
     #[inline]
     pub fn set_ecn(&mut self, ecn: Ecn) {

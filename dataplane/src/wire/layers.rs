@@ -146,6 +146,12 @@ impl Layers {
         }
     }
 
+    /// Whether the sender left a checksum to hardware, as [`finish_checksum`](Self::finish_checksum) would find.
+    #[inline(always)]
+    pub(crate) fn is_unfinished(&self, frame: &[u8]) -> bool {
+        self.checksum_left_open(frame).is_some()
+    }
+
     /// Where in the segment its checksum lies, and the sum of the pseudo header, if that sum is
     /// all that the checksum says.
     #[inline(always)]

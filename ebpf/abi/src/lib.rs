@@ -17,6 +17,8 @@ pub mod maps {
     pub const XSKS: &str = "XSKS";
     /// `Array<VtepAddress>` of one: where our VXLAN is addressed to.
     pub const VTEP: &str = "VTEP";
+    /// `Array<Vtep6Address>` of one: where our VXLAN is addressed to over IPv6.
+    pub const VTEP6: &str = "VTEP6";
     /// `Array<u64>` of [`LEASE_WORDS`](crate::LEASE_WORDS), mapped by the user side: one bit for
     /// each TCP port, UDP port and ICMP identifier that address translation has lent.
     pub const LEASES: &str = "LEASES";
@@ -67,6 +69,7 @@ pub struct PortSteer {
 }
 
 /// The outer destination that marks a datagram as ours. All zero, as a map begins, matches none.
+/// With port zero no VXLAN is ours, and the address is that of lent ports alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VtepAddress {
@@ -76,6 +79,19 @@ pub struct VtepAddress {
     pub port: [u8; 2],
     /// Zero. Keeps the value free of padding, so that every byte of it is defined.
     pub reserved: [u8; 2],
+}
+
+/// The outer destination that marks a datagram over IPv6 as ours. All zero, as a map begins,
+/// matches none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vtep6Address {
+    /// IPv6 address, in the order of the wire.
+    pub address: [u8; 16],
+    /// UDP port, in the order of the wire.
+    pub port: [u8; 2],
+    /// Zero. Keeps the value free of padding, so that every byte of it is defined.
+    pub reserved: [u8; 6],
 }
 
 /// What the fragments of one datagram to our address have in common.
@@ -114,7 +130,7 @@ mod user {
     //! What lets aya copy the values of our maps.
     #![expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 
-    use super::{PortSteer, VtepAddress};
+    use super::{PortSteer, Vtep6Address, VtepAddress};
 
     // SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for PortSteer {}
@@ -122,4 +138,7 @@ mod user {
     // SAFETY: `repr(C)` of byte arrays, eight bytes in all: no padding, every bit pattern is a
     // value, no pointers.
     unsafe impl aya::Pod for VtepAddress {}
+
+    // SAFETY: as for `VtepAddress`, of twenty-four bytes.
+    unsafe impl aya::Pod for Vtep6Address {}
 }

@@ -1,7 +1,7 @@
 //! Is this underlay frame VXLAN to our VTEP, or for a port that we lent? Checked reads only.
 
 use aya_ebpf::programs::XdpContext;
-use vxlane_abi::{Datagram, LEASE_ICMP, LEASE_TCP, LEASE_UDP, VtepAddress};
+use vxlane_abi::{Datagram, LEASE_ICMP, LEASE_TCP, LEASE_UDP, Vtep6Address, VtepAddress};
 
 use crate::{DATAGRAMS, LEASES};
 
@@ -18,10 +18,41 @@ pub enum Class {
     UnknownPort,
 }
 
-/// Sorts one frame of an uplink. Options in the IPv4 header are stepped over; VLAN tags, IPv6
-/// and anything cut short are not ours.
+/// Sorts one frame of an uplink. VLAN tags and anything cut short are not ours.
 #[inline(always)]
-pub fn classify(ctx: &XdpContext, vtep: &VtepAddress) -> Class {
+pub fn classify(ctx: &XdpContext, vtep: &VtepAddress, vtep6: &Vtep6Address) -> Class {
+    match read::<u16>(ctx, ETHERTYPE).map(u16::from_be) {
+        Some(IPV4) => classify_v4(ctx, vtep),
+        Some(IPV6) => classify_v6(ctx, vtep6).unwrap_or(Class::NotVxlan),
+        Some(_) | None => Class::NotVxlan,
+    }
+}
+
+/// Over IPv6, UDP right behind the fixed header: what has extensions is the host's. `None` for
+/// what is not ours.
+#[inline(always)]
+fn classify_v6(ctx: &XdpContext, vtep: &Vtep6Address) -> Option<Class> {
+    let [high, low] = halves(&vtep.address);
+    if read::<u64>(ctx, IP + 24)? != high || read::<u64>(ctx, IP + 32)? != low || high | low == 0 {
+        return None;
+    }
+    match read::<u8>(ctx, IP + 6)? {
+        UDP if read::<u16>(ctx, IP + IPV6_HEADER + 2)? == u16::from_ne_bytes(vtep.port) => Some(Class::Ours),
+        FRAGMENT if read::<u8>(ctx, IP + IPV6_HEADER)? == UDP => Some(Class::Fragment),
+        _ => None,
+    }
+}
+
+/// Both halves of an address, in the order of the wire: they are only compared.
+#[inline(always)]
+fn halves(address: &[u8; 16]) -> [u64; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+}
+
+/// Over IPv4; options in the header are stepped over.
+#[inline(always)]
+fn classify_v4(ctx: &XdpContext, vtep: &VtepAddress) -> Class {
     let Some(packet) = packet(ctx, u32::from_ne_bytes(vtep.address)) else { return Class::NotVxlan };
     let for_the_host = match packet.protocol == UDP && packet.is_fragment {
         true => Class::Fragment,
@@ -60,13 +91,10 @@ struct Packet {
     datagram: Datagram,
 }
 
-/// The packet to `address` in a frame; `None` for anything else. `address` stays in the order of
-/// the wire: it is only compared.
+/// The IPv4 packet to `address` in a frame; `None` for anything else. `address` stays in the order
+/// of the wire: it is only compared.
 #[inline(always)]
 fn packet(ctx: &XdpContext, address: u32) -> Option<Packet> {
-    if read::<u16>(ctx, ETHERTYPE)? != IPV4.to_be() {
-        return None;
-    }
     let version_ihl = read::<u8>(ctx, IP)?;
     let header = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header < IP_HEADER_MIN {
@@ -153,13 +181,17 @@ fn read<T: Copy>(ctx: &XdpContext, offset: usize) -> Option<T> {
 
 /// Offset of the EtherType.
 const ETHERTYPE: usize = 12;
-/// Offset of the IPv4 header.
+/// Offset of the IP header.
 const IP: usize = 14;
 const IP_HEADER_MIN: usize = 20;
+const IPV6_HEADER: usize = 40;
 const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// The fragment header (RFC 8200 section 4.5).
+const FRAGMENT: u8 = 44;
 const ICMP_HEADER: usize = 8;
 const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;

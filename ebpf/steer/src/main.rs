@@ -19,7 +19,7 @@ use aya_ebpf::{
 use classify::{Class, classify};
 use vxlane_abi::{
     COUNTERS as COUNTER_COUNT, Counter, Datagram, LEASE_WORDS, MAX_DATAGRAMS, MAX_PORTS, MAX_SLOTS, PortSteer,
-    ROLE_ACCESS, ROLE_UPLINK, VtepAddress,
+    ROLE_ACCESS, ROLE_UPLINK, Vtep6Address, VtepAddress,
 };
 
 #[map]
@@ -28,6 +28,8 @@ static PORTS: HashMap<u32, PortSteer> = HashMap::with_max_entries(MAX_PORTS, 0);
 static XSKS: XskMap = XskMap::with_max_entries(MAX_SLOTS, 0);
 #[map]
 static VTEP: Array<VtepAddress> = Array::with_max_entries(1, 0);
+#[map]
+static VTEP6: Array<Vtep6Address> = Array::with_max_entries(1, 0);
 #[map]
 static LEASES: Array<u64> = Array::with_max_entries(LEASE_WORDS, BPF_F_MMAPABLE);
 #[map]
@@ -58,9 +60,9 @@ fn port_and_class(ctx: &XdpContext) -> (Option<PortSteer>, Class) {
     };
     let class = match port.role {
         ROLE_ACCESS => Class::Ours,
-        ROLE_UPLINK => match VTEP.get(0) {
-            Some(vtep) => classify(ctx, vtep),
-            None => Class::NotVxlan,
+        ROLE_UPLINK => match (VTEP.get(0), VTEP6.get(0)) {
+            (Some(vtep), Some(vtep6)) => classify(ctx, vtep, vtep6),
+            _ => Class::NotVxlan,
         },
         _ => Class::UnknownPort,
     };
