@@ -16,7 +16,7 @@ use vxlane_dataplane::{
     express::Leg,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     nat::Publish,
-    tables::{Gateway, Guard, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
+    tables::{Gateway, Guard, Network, Outside, Port, Role, Route, Tables, Vtep},
     wire::MacAddr,
 };
 
@@ -31,7 +31,7 @@ use crate::{
 pub struct Ids {
     networks: Numbers<String>,
     ports: Numbers<String>,
-    vteps: Numbers<Ipv4Addr>,
+    vteps: Numbers<IpAddr>,
 }
 
 /// Every number there is has been given out.
@@ -78,7 +78,7 @@ impl Ids {
     }
 
     /// The number of the VTEP at `address`.
-    pub fn vtep(&self, address: Ipv4Addr) -> Option<VtepId> {
+    pub fn vtep(&self, address: IpAddr) -> Option<VtepId> {
         self.vteps.0.get(&address).copied().map(VtepId)
     }
 }
@@ -121,7 +121,7 @@ pub struct Surroundings {
     /// The uplink's own MAC address.
     pub uplink_mac: MacAddr,
     /// The MAC address behind which each peer is; peers that are not listed are unresolved.
-    pub next_hops: BTreeMap<Ipv4Addr, MacAddr>,
+    pub next_hops: BTreeMap<IpAddr, MacAddr>,
     /// Every port that is open, with the worker that sends on it when another one has a frame
     /// for it.
     pub owners: BTreeMap<PortId, WorkerId>,
@@ -145,7 +145,7 @@ pub struct Ways {
 /// The tables of `plan`. What has no number in `ids` is left out, and so are ports that are not
 /// open.
 pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
-    let local = LocalVtep { address: plan.address, port: plan.port };
+    let local = plan.local;
     let mut tables = Tables::new(local);
     let port = |id: PortId, role, owner| Port { express: around.legs.get(&id).copied(), ..Port::new(role, owner) };
     if let Some((uplink, owner)) = open_port(&plan.uplink, ids, around) {
@@ -266,17 +266,19 @@ pub fn place(queues: u32, loads: &mut [usize]) -> Vec<WorkerId> {
 
 #[cfg(test)]
 mod tests {
-    use vxlane_dataplane::wire::Vni;
+    use std::net::Ipv6Addr;
+
+    use vxlane_dataplane::{tables::LocalVtep, wire::Vni};
 
     use super::*;
     use crate::{config::XdpChoice, mac::Mac};
 
     const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-    const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+    const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+    const FAR: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3));
 
-    fn plan(networks: &[(&str, u32, &[Ipv4Addr])], endpoints: &[(&str, &str)]) -> Plan {
-        let network = |&(name, vni, peers): &(&str, u32, &[Ipv4Addr])| PlannedNetwork {
+    fn plan(networks: &[(&str, u32, &[IpAddr])], endpoints: &[(&str, &str)]) -> Plan {
+        let network = |&(name, vni, peers): &(&str, u32, &[IpAddr])| PlannedNetwork {
             name: name.to_owned(),
             vni: Vni::new(vni).unwrap(),
             subnet: None,
@@ -284,6 +286,7 @@ mod tests {
             internal: false,
             nat: NatChoice::None,
             mtu: 1450,
+            overhead: 50,
             ageing: 300,
             mac_limit: 100,
             isolation: false,
@@ -305,8 +308,8 @@ mod tests {
         Plan {
             uplink: "uA".to_owned(),
             uplink_xdp: XdpChoice::Auto,
-            address: LOCAL,
-            port: 4789,
+            local: LocalVtep::new(Some(LOCAL), Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 4789),
+            outside: Some(LOCAL),
             workers: 1,
             cpus: vec![],
             stations: 100,

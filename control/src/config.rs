@@ -1,12 +1,12 @@
 //! The configuration file: its keys, its defaults, and errors that name file and line.
 
-mod nat;
-
 mod access;
+mod addresses;
+mod nat;
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -23,6 +23,7 @@ use utoipa::ToSchema;
 pub use nat::{FilteringChoice, Nat, NatChoice, Timeouts};
 
 pub use access::{Group, Mode, User};
+pub use addresses::Addresses;
 
 use crate::{
     desired::{Desired, Problem},
@@ -58,14 +59,20 @@ pub struct Config {
 pub struct Underlay {
     /// The uplink device.
     pub interface: String,
-    /// Local VTEP address; the device's first global one when not given.
-    pub address: Option<Ipv4Addr>,
+    /// Local VTEP address, or one of each family; the device's first global ones when not given.
+    pub address: Option<Addresses>,
     /// UDP port.
     #[serde(default = "Underlay::default_port")]
     pub port: u16,
     /// Where the XDP program runs.
     #[serde(default)]
     pub xdp: XdpChoice,
+    /// Whether UDP over IPv6 is sent without a checksum.
+    #[serde(default)]
+    pub udp6_zero_csum_tx: bool,
+    /// Whether UDP over IPv6 is accepted without a checksum.
+    #[serde(default)]
+    pub udp6_zero_csum_rx: bool,
 }
 
 impl Underlay {
@@ -180,7 +187,7 @@ pub struct Network {
     pub mtu: Option<u32>,
     /// VTEPs to flood to and to learn from.
     #[serde(default)]
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
     /// Networks that it reaches through its gateway, and that reach it.
     #[serde(default)]
     pub routes: Vec<String>,
@@ -420,7 +427,7 @@ mod tests {
     fn an_unknown_key_is_named_with_its_line_and_table() {
         check(
             "[underlay]\ninterface = \"uA\"\nfoo = 1\n",
-            "v.toml:3: unknown key `foo` in [underlay]; expected one of `interface`, `address`, `port`, `xdp`",
+            "v.toml:3: unknown key `foo` in [underlay]; expected one of `interface`, `address`, `port`, `xdp`, `udp6_zero_csum_tx`, `udp6_zero_csum_rx`",
         );
         check(
             "[underlay]\ninterface = \"uA\"\n\n[[endpoint]]\nnetwork = \"a\"\nvlan = 1\n",
@@ -440,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_value_of_the_wrong_kind_is_named_with_its_line() {
-        check(&format!("{MINIMAL}address = \"192.0.2\"\n"), "v.toml:3: invalid IPv4 address syntax in [underlay]");
+        check(&format!("{MINIMAL}address = \"192.0.2\"\n"), "v.toml:3: invalid IP address syntax in [underlay]");
         check(
             &format!("{MINIMAL}xdp = \"turbo\"\n"),
             "v.toml:3: unknown variant `turbo`, expected one of `auto`, `native`, `generic` in [underlay]",

@@ -14,12 +14,16 @@ mod stations;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
+use vxlane_dataplane::{
+    tables::{LocalVtep, ZeroChecksums},
+    vtep,
+};
 
 pub use change::Refused;
 pub use plan::{Plan, PlannedEndpoint, PlannedNetwork};
@@ -27,7 +31,7 @@ pub use records::{BadRecord, Records};
 pub use routes::Routing;
 
 use crate::{
-    config::{self, Config, Dataplane, NatChoice, Underlay, XdpChoice},
+    config::{self, Addresses, Config, Dataplane, NatChoice, Underlay, XdpChoice},
     mac::Mac,
 };
 
@@ -110,7 +114,7 @@ pub struct Peering {
     /// The network.
     pub network: String,
     /// The VTEP.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// A station that somebody told us of: this beats what is learned, and never moves.
@@ -130,7 +134,7 @@ pub struct Station {
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     /// Behind a VTEP that takes part in its network.
-    Dst(Ipv4Addr),
+    Dst(IpAddr),
     /// Behind an interface that is an endpoint of its network.
     Dev(String),
 }
@@ -182,6 +186,8 @@ pub struct Host {
     pub cpus: Vec<usize>,
     /// The first global IPv4 address of the uplink.
     pub address: Option<Ipv4Addr>,
+    /// Its first global IPv6 address.
+    pub address_v6: Option<Ipv6Addr>,
     /// Interfaces, by name.
     pub links: HashMap<String, Device>,
 }
@@ -306,7 +312,7 @@ impl Desired {
     }
 
     /// The VTEPs that take part in `network`.
-    pub fn peers_of(&self, network: &str) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn peers_of(&self, network: &str) -> impl Iterator<Item = IpAddr> {
         self.peers.iter().filter(move |peering| peering.item.network == network).map(|peering| peering.item.address)
     }
 
@@ -338,9 +344,24 @@ impl Desired {
         if problems.is_empty() { self.plan(host).map_err(|problem| vec![problem]) } else { Err(problems) }
     }
 
-    /// The VTEP address: as asked for, or the uplink's own.
-    fn address(&self, host: &Host) -> Option<Ipv4Addr> {
-        self.underlay.address.or(host.address)
+    /// Our end of the tunnels: with the addresses that were asked for, or else the uplink's own.
+    fn local(&self, host: &Host) -> LocalVtep {
+        let Underlay { address, port, udp6_zero_csum_tx, udp6_zero_csum_rx, .. } = &self.underlay;
+        let (v4, v6) = match address {
+            None => (host.address, host.address_v6),
+            Some(Addresses(asked)) => (
+                asked.iter().find_map(|address| if let IpAddr::V4(v4) = address { Some(*v4) } else { None }),
+                asked.iter().find_map(|address| if let IpAddr::V6(v6) = address { Some(*v6) } else { None }),
+            ),
+        };
+        let zero_checksums = ZeroChecksums { transmit: *udp6_zero_csum_tx, receive: *udp6_zero_csum_rx };
+        LocalVtep { zero_checksums, ..LocalVtep::new(v4, v6, *port) }
+    }
+
+    /// The IPv4 address that endpoints have for everybody outside: that of the tunnels, or the
+    /// uplink's own.
+    fn outside(&self, host: &Host) -> Option<Ipv4Addr> {
+        self.local(host).v4.or(host.address)
     }
 
     /// As asked for, or one for each core but one, which is left to everything else.
@@ -348,10 +369,21 @@ impl Desired {
         self.dataplane.workers.unwrap_or_else(|| host.cpus.len().saturating_sub(1).max(1))
     }
 
-    /// What the underlay leaves room for, in the 16 bits of an IP length.
-    fn default_mtu(&self, host: &Host) -> u32 {
+    /// Bytes by which an underlay packet is longer than the overlay packet in it, of the peers of
+    /// `network` to which it is longest: the overlay's Ethernet header, VXLAN, UDP and IP (RFC
+    /// 7348 section 4.3). That is as much as the tunnel adds to a frame, whose own Ethernet header
+    /// then takes the place of the outer one.
+    #[expect(clippy::cast_possible_truncation, reason = "headers of 50 and 70 bytes")]
+    fn overhead(&self, network: &str, host: &Host) -> u32 {
+        let is_v6 = self.local(host).v4.is_none() || self.peers_of(network).any(|peer| peer.is_ipv6());
+        (if is_v6 { vtep::OVERHEAD_V6 } else { vtep::OVERHEAD }) as u32
+    }
+
+    /// What the underlay leaves room for in `network`, in the 16 bits of an IP length.
+    fn default_mtu(&self, network: &str, host: &Host) -> u32 {
         let underlay = host.links.get(&self.underlay.interface).map_or(1500, |device| device.mtu);
-        underlay.saturating_sub(checks::OVERHEAD).min(u32::from(u16::MAX) - checks::OVERHEAD)
+        let overhead = self.overhead(network, host);
+        underlay.saturating_sub(overhead).min(u32::from(u16::MAX) - overhead)
     }
 }
 

@@ -43,8 +43,9 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 pub(crate) fn look(desired: &Desired) -> io::Result<Host> {
     let links = devices(desired.interfaces())?;
     let uplink = find(&desired.underlay.interface)?;
-    let address = uplink.map(|link| netlink::global_address(link.index)).transpose()?.flatten();
-    Ok(Host { cpus: cpus()?, address, links })
+    let addresses = uplink.map(|link| netlink::global_addresses(link.index)).transpose()?;
+    let (address, address_v6) = addresses.unwrap_or_default();
+    Ok(Host { cpus: cpus()?, address, address_v6, links })
 }
 
 /// What is to be known of the interfaces called `names`; those that are missing are left out.

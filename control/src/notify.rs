@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn one_worker_that_hangs_starves_the_watchdog() {
         let config = EngineConfig { workers: 2, cpus: vec![], stations: 16 };
-        let local = LocalVtep { address: [192, 0, 2, 1].into(), port: 4789 };
+        let local = LocalVtep::new(Some([192, 0, 2, 1].into()), None, 4789);
         let tables = Arc::new(Tables::new(local));
         let engine: Engine<MemoryReceive, MemoryTransmit> = Engine::start(&config, &tables).unwrap();
         let pulse = engine.pulse();

@@ -1,6 +1,6 @@
 //! `vxlane fdb`: one line for each station, in the manner of `bridge fdb`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -55,7 +55,7 @@ pub struct AddArgs {
     pub network: String,
     /// The VTEP it is behind, a peer of the network
     #[arg(long, value_name = "ADDRESS", required_unless_present = "dev", conflicts_with = "dev")]
-    pub dst: Option<Ipv4Addr>,
+    pub dst: Option<IpAddr>,
     /// The interface it is behind, one of an endpoint of the network
     #[arg(long, value_name = "NAME")]
     pub dev: Option<String>,

@@ -81,7 +81,8 @@ fn render(status: &NatStatus) -> String {
             session.back_packets.to_string(),
         ]);
     }
-    let head = format!("address {} ports {}\n\n{}", status.address, status.ports, workers.render());
+    let address = status.address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let head = format!("address {address} ports {}\n\n{}", status.ports, workers.render());
     if status.sessions.is_empty() { head } else { format!("{head}\n{}", sessions.render()) }
 }
 
@@ -118,7 +119,7 @@ mod tests {
             back_bytes: 40,
         };
         let status = NatStatus {
-            address: [192, 0, 2, 1].into(),
+            address: Some([192, 0, 2, 1].into()),
             ports: "20000-20009".to_owned(),
             workers: vec![worker],
             sessions: vec![session],

@@ -1,6 +1,9 @@
 //! `vxlane network`: overlay networks and what is connected to them.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use clap::{Args, Subcommand};
 use ipnetwork::Ipv4Network;
@@ -101,7 +104,7 @@ pub struct CreateArgs {
     pub no_suppression: bool,
     /// A VTEP that takes part; can be given several times
     #[arg(long = "peer", value_name = "ADDRESS")]
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
 }
 
 /// `vxlane network connect`

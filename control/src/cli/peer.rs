@@ -1,6 +1,6 @@
 //! `vxlane peer`: remote VTEPs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 
@@ -27,7 +27,7 @@ pub enum PeerCommand {
 #[derive(Clone, Debug, Args)]
 pub struct PeerArgs {
     /// Its underlay address
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The network
     #[arg(long, value_name = "NAME")]
     pub network: String,

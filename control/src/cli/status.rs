@@ -1,19 +1,23 @@
 //! `vxlane status`: the daemon on one screen.
 
-use super::{columns::Columns, endpoint::copying, peer};
+use std::net::IpAddr;
+
+use super::{columns::Columns, endpoint::copying, joined, peer};
 use crate::api::types::{Role, Status};
 
 pub(super) fn render(status: &Status) -> String {
     let underlay = &status.underlay;
+    let addresses = underlay.address.map(IpAddr::V4).into_iter().chain(underlay.address_v6.map(IpAddr::V6));
     let mut text = format!(
-        "vxlane {}, pid {}, up {}\nunderlay {} address {} port {} mtu {}\n\n",
+        "vxlane {}, pid {}, up {}\nunderlay {} address {} port {} mtu {}\nexpress lane {}\n\n",
         status.version,
         status.pid,
         duration(status.uptime_seconds),
         underlay.interface,
-        underlay.address,
+        joined(&addresses.collect::<Vec<_>>()),
         underlay.port,
         underlay.mtu,
+        status.express,
     );
     for table in [ports(status), workers(status), frames(status), peer::table(&status.peers)] {
         text.push_str(&table);

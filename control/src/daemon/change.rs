@@ -8,7 +8,9 @@ use std::{collections::HashSet, mem};
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::attach::Role;
 
-use super::{Daemon, Look, NoSuchEndpoint, NoSuchNetwork, StartError, next_hops, ports::OpenPort, saved};
+use super::{
+    Daemon, Look, NoSuchEndpoint, NoSuchNetwork, StartError, next_hops, ports::OpenPort, reconcile::set_pairs, saved,
+};
 use crate::{
     api::types::{
         Endpoint, Network,
@@ -109,7 +111,7 @@ impl Daemon {
             interface: &endpoint.interface,
             alias: &format!("vxlane {}/{name}", network.name),
             mtu: network.mtu.into(),
-            gso_max: LONGEST_SEGMENTED,
+            gso_max: LONGEST_PACKET - network.overhead,
             netns: &veth.netns,
             ifname: &veth.ifname,
             mac: endpoint.mac.map(|mac| mac.0),
@@ -181,7 +183,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ChangeError`]
-    pub fn remove_peer(&mut self, network: &str, address: std::net::Ipv4Addr) -> Result<(), ChangeError> {
+    pub fn remove_peer(&mut self, network: &str, address: std::net::IpAddr) -> Result<(), ChangeError> {
         let mut next = self.desired.clone();
         next.remove_peer(network, address)?;
         self.change(next, "")
@@ -252,6 +254,7 @@ impl Daemon {
         gone.iter().for_each(|port| self.close(port));
         self.retire(&gone, &before.0);
         self.ids.take_back(&self.plan);
+        set_pairs(&before.0, &self.plan);
         Ok(())
     }
 
@@ -292,9 +295,8 @@ impl Daemon {
     }
 }
 
-/// An IP packet has at most 65535 bytes, of which the tunnel's headers take 50 and the Ethernet
-/// header of the frame is not part.
-const LONGEST_SEGMENTED: u32 = 65_535 - 50;
+/// Bytes of an IP packet, at most; headers of the tunnel are among them.
+const LONGEST_PACKET: u32 = 65_535;
 
 /// What the request calls `field` of the thing at `place`.
 fn local(field: String, place: &str) -> String {

@@ -1,5 +1,7 @@
 //! The express lane: programs that repeat what workers decided, and the pair of interfaces to them.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use vxlane_dataplane::{
     attach::{
         Role,
@@ -58,7 +60,8 @@ impl Daemon {
     /// Has an express lane be there if it is wanted and the uplink can have it.
     pub(super) fn open_lane(&mut self) -> Result<(), StartError> {
         let uplink = Link::get(&self.plan.uplink)?;
-        if let Some(reason) = reason_against(&self.plan, &uplink) {
+        self.no_lane = reason_against(&self.plan, &uplink);
+        if let Some(reason) = self.no_lane {
             tracing::info!(reason, "no express lane");
             return Ok(());
         }
@@ -79,7 +82,8 @@ impl Daemon {
     fn fill_lane(&mut self, punt: &str, ring: &str) -> Result<(), StartError> {
         let lane = |error| StartError::Lane(Box::new(LaneError::Express(error)));
         let mut express = Express::load().map_err(lane)?;
-        express.set_up(self.plan.address, self.plan.port, punt).map_err(lane)?;
+        let address = self.plan.local.v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        express.set_up(address, self.plan.local.port, punt).map_err(lane)?;
         let id = self.ids.port(RING).ok_or(Exhausted)?;
         let ring = self.open_ring(ring, id)?;
         let workers: Vec<_> = self.engine.workers().collect();
@@ -91,6 +95,19 @@ impl Daemon {
         }
         self.lane = Some(Lane { express, ring, punt: punt.to_owned() });
         Ok(())
+    }
+
+    /// Why there is no express lane, if there is none.
+    pub(super) fn why_no_lane(&self) -> Option<&'static str> {
+        self.no_lane
+    }
+
+    /// Makes sure that the lane, if there is one, knows everything that the plan has.
+    ///
+    /// # Errors
+    /// [`StartError::NoV6Underlay`]
+    pub(super) fn check_lane(&self) -> Result<(), StartError> {
+        if self.lane.is_some() && is_over_v6(&self.plan) { Err(StartError::NoV6Underlay) } else { Ok(()) }
     }
 
     /// Where `port` of this role is to the programs, if its frames shall take the express lane.
@@ -147,6 +164,11 @@ impl Daemon {
     }
 }
 
+/// Whether some tunnel is over IPv6, or can be over nothing else.
+fn is_over_v6(plan: &Plan) -> bool {
+    plan.local.v4.is_none() || plan.networks.iter().flat_map(|network| &network.peers).any(IpAddr::is_ipv6)
+}
+
 /// Why there shall be no express lane, if there shall be none.
 fn reason_against(plan: &Plan, uplink: &Link) -> Option<&'static str> {
     if plan.express == ExpressChoice::Off {
@@ -155,6 +177,8 @@ fn reason_against(plan: &Plan, uplink: &Link) -> Option<&'static str> {
         Some("the uplink is no veth: its rings are faster")
     } else if plan.uplink_xdp != XdpChoice::Auto {
         Some("the uplink's XDP mode was chosen")
+    } else if is_over_v6(plan) {
+        Some("the underlay is IPv6, at least to some peers, which this lane does not know yet")
     } else if nat::is_wanted(plan) {
         Some("a network has a way out, which this lane does not know yet")
     } else {

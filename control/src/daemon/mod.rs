@@ -27,7 +27,7 @@ use vxlane_dataplane::{
     link::LinkError,
     port::xdp::{OpenError, XdpReceive, XdpTransmit},
     stats::PortCounters,
-    tables::{LocalVtep, Tables},
+    tables::Tables,
     worker::Bell,
 };
 
@@ -62,6 +62,8 @@ use published::HostSide;
 pub struct Daemon {
     // First, so that frames go to the host again before the workers end.
     lane: Option<Lane>,
+    /// Why there is none.
+    no_lane: Option<&'static str>,
     steer: Steer,
     engine: Engine<XdpReceive, XdpTransmit>,
     /// What is asked for, and what of it is done: the two always say the same.
@@ -133,6 +135,9 @@ pub enum StartError {
     /// What answers from outside would not find the workers.
     #[error("dataplane.express = \"auto\": the express lane knows no way out yet; start with it \"off\"")]
     NoWayOut,
+    /// What comes from those peers would not find the workers.
+    #[error("dataplane.express = \"auto\": the express lane knows no IPv6 underlay yet; start with it \"off\"")]
+    NoV6Underlay,
     /// A queue could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -173,9 +178,9 @@ impl Daemon {
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
         let mut steer = Steer::load()?;
-        steer.set_vtep(plan.address, plan.port)?;
+        steer.set_vtep(&plan.local, plan.outside)?;
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
-        let tables = Arc::new(Tables::new(LocalVtep { address: plan.address, port: plan.port }));
+        let tables = Arc::new(Tables::new(plan.local));
         let engine = Engine::start(&config, &tables).map_err(StartError::Workers)?;
         let published = Surroundings { uplink_mac: uplink.mac, ..Surroundings::default() };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
@@ -183,6 +188,7 @@ impl Daemon {
         let (way_out, bell) = (None, Arc::new(Notify::new()));
         let mut this = Self {
             lane: None,
+            no_lane: None,
             steer,
             engine,
             desired,

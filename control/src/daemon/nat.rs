@@ -63,7 +63,7 @@ fn look(uplink: Uplink) -> Result<(Ways, Vec<NextHop>), StartError> {
     let routes = netlink::routes(uplink.index, mtu).map_err(StartError::Netlink)?;
     let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
     let routers: BTreeSet<Ipv4Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
-    let routers = routers.into_iter().map(|router| netlink::next_hop(uplink.index, router));
+    let routers = routers.into_iter().map(|router| netlink::next_hop(uplink.index, router.into()));
     let routers = routers.collect::<Result<_, _>>().map_err(StartError::Netlink)?;
     Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
 }
@@ -91,7 +91,7 @@ impl Daemon {
         }
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
         let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
-        let vxlan = self.plan.port;
+        let vxlan = self.plan.local.port;
         let ports = self.plan.nat.ports.without(|port| ephemeral.contains(&port) || port == vxlan);
         if ports.is_empty() {
             let asked = self.plan.nat.ports.to_string();
@@ -145,7 +145,7 @@ impl Daemon {
         way_out.in_use = in_use;
         for worker in self.engine.workers() {
             let wanted = self.engine.ask(worker, |worker| std::mem::take(&mut worker.pipeline.router.wanted))?;
-            wanted.into_iter().for_each(|neighbour| self.solicit_neighbour(neighbour));
+            wanted.into_iter().for_each(|neighbour| self.solicit_neighbour(neighbour.into()));
         }
         if changed {
             let in_use = self.way_out.as_ref().map(|way_out| way_out.in_use.clone()).unwrap_or_default();
@@ -181,7 +181,7 @@ impl Daemon {
             self.read_sessions(worker, only, &mut sessions)?;
         }
         Ok(NatStatus {
-            address: self.plan.address,
+            address: self.plan.outside,
             ports: self.way_out.as_ref().map(|way_out| way_out.ports.to_string()).unwrap_or_default(),
             workers: workers.iter().map(|(worker, report)| told(*worker, report)).collect(),
             sessions,

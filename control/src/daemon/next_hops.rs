@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -43,14 +43,14 @@ impl Uplink {
 pub(super) const RESOLVE: Duration = Duration::from_millis(500);
 
 /// By peer.
-pub(super) type NextHops = BTreeMap<Ipv4Addr, NextHop>;
+pub(super) type NextHops = BTreeMap<IpAddr, NextHop>;
 
 /// How the peers of `plan` are reached by `uplink`.
 ///
 /// # Errors
 /// [`StartError::Netlink`]
 pub(super) fn look(plan: &Plan, uplink: Uplink) -> Result<NextHops, StartError> {
-    let peers: BTreeSet<Ipv4Addr> = plan.networks.iter().flat_map(|network| &network.peers).copied().collect();
+    let peers: BTreeSet<IpAddr> = plan.networks.iter().flat_map(|network| &network.peers).copied().collect();
     let found = peers.into_iter().map(|peer| Ok((peer, netlink::next_hop(uplink.index, peer)?)));
     found.collect::<Result<_, _>>().map_err(StartError::Netlink)
 }
@@ -97,6 +97,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError::Gone`]
     pub(super) fn publish(&mut self) -> Result<(), StartError> {
+        self.check_lane()?;
         self.open_or_close_way_out()?;
         self.keep_reserved();
         let now = self.surroundings();
@@ -146,7 +147,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn solicit_neighbour(&self, neighbour: Ipv4Addr) {
+    pub(super) fn solicit_neighbour(&self, neighbour: IpAddr) {
         if let Err(error) = netlink::solicit(self.uplink.index, neighbour) {
             tracing::warn!(%neighbour, %error, "the kernel does not ask for the neighbour");
         }

@@ -75,8 +75,10 @@ impl Daemon {
     pub(super) fn reserve(&mut self, plan: &Plan) -> Result<(), Refused> {
         for endpoint in &plan.endpoints {
             for port in publish::ports(&endpoint.publish) {
+                // Without an address of the host there is no network that a port could lead into.
+                let Some(address) = plan.outside else { continue };
                 self.host_side
-                    .reserve(plan.address, port, door(endpoint, port))
+                    .reserve(address, port, door(endpoint, port))
                     .map_err(|reason| Refused::Conflict(Problem::new("publish", format!("\"{port}\""), reason)))?;
             }
         }
@@ -93,7 +95,8 @@ impl Daemon {
         self.host_side.served.retain(|port, served| wanted.get(port) == Some(&served.door));
         let before = mem::take(&mut self.host_side.complaints);
         for (port, door) in wanted {
-            if let Err(reason) = self.host_side.reserve(self.plan.address, port, door) {
+            let Some(address) = self.plan.outside else { continue };
+            if let Err(reason) = self.host_side.reserve(address, port, door) {
                 if before.get(&port) != Some(&reason) {
                     tracing::warn!(%port, reason, "not published");
                 }

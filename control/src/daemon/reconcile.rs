@@ -159,9 +159,10 @@ impl Daemon {
 }
 
 /// Sets the MTU of the pairs of all networks whose MTU differs from `before` to `next`.
-fn set_pairs(before: &Plan, next: &Plan) {
+pub(super) fn set_pairs(before: &Plan, next: &Plan) {
     for network in &next.networks {
-        if before.networks.contains(network) {
+        let known = before.networks.iter().find(|known| known.name == network.name);
+        if known.is_none_or(|known| known.mtu == network.mtu) {
             continue;
         }
         for endpoint in next.endpoints.iter().filter(|endpoint| endpoint.network == network.name) {

@@ -9,7 +9,7 @@ use nix::{
 
 use super::{ChangeError, Daemon};
 use crate::{
-    config::{ConfigError, ConfigFile},
+    config::{ConfigError, ConfigFile, Underlay},
     desired::{Desired, Owner, Problem},
 };
 
@@ -59,8 +59,18 @@ impl Daemon {
         let (control, had) = (&file.config.control, &self.places.control);
         let differ = [
             ("underlay.interface", now.underlay.interface.clone(), was.underlay.interface.clone()),
-            ("underlay.address", told(&now.underlay.address), told(&was.underlay.address)),
+            ("underlay.address", address(&now.underlay), address(&was.underlay)),
             ("underlay.port", now.underlay.port.to_string(), was.underlay.port.to_string()),
+            (
+                "underlay.udp6_zero_csum_tx",
+                told(&now.underlay.udp6_zero_csum_tx),
+                told(&was.underlay.udp6_zero_csum_tx),
+            ),
+            (
+                "underlay.udp6_zero_csum_rx",
+                told(&now.underlay.udp6_zero_csum_rx),
+                told(&was.underlay.udp6_zero_csum_rx),
+            ),
             ("underlay.xdp", told(&now.underlay.xdp), told(&was.underlay.xdp)),
             ("dataplane", told(&now.dataplane), told(&was.dataplane)),
             ("nat", told(&now.nat), told(&was.nat)),
@@ -105,6 +115,10 @@ impl Daemon {
         self.check_restart()?;
         kill(Pid::this(), Signal::SIGUSR2).map_err(|error| ReloadError::Signal(error.into()))
     }
+}
+
+fn address(underlay: &Underlay) -> String {
+    underlay.address.as_ref().map_or_else(|| "that of the interface".to_owned(), ToString::to_string)
 }
 
 fn told(value: &impl std::fmt::Debug) -> String {

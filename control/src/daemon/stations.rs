@@ -128,7 +128,7 @@ impl Daemon {
         Some(Station { state: StationState::Learned, used, ..told(network, &(Mac(mac), place)) })
     }
 
-    fn vtep_address(&self, vtep: VtepId) -> Option<std::net::Ipv4Addr> {
+    fn vtep_address(&self, vtep: VtepId) -> Option<std::net::IpAddr> {
         let mut peers = self.plan.networks.iter().flat_map(|network| &network.peers).copied();
         peers.find(|&peer| self.ids.vtep(peer) == Some(vtep))
     }

@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     fmt::{self, Display},
     hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use vxlane_dataplane::wire::{MacAddr, Vni};
@@ -94,7 +94,7 @@ impl Desired {
     }
 
     fn same_network(&self, known: &Network, request: &NetworkRequest) -> Result<(), Refused> {
-        let peers: HashSet<Ipv4Addr> = self.peers_of(&known.name).collect();
+        let peers: HashSet<IpAddr> = self.peers_of(&known.name).collect();
         let wanted = request.peers.iter().find(|peer| !peers.contains(peer));
         let ageing = request.ageing.unwrap_or_else(config::Network::default_ageing);
         let mac_limit = request.mac_limit.unwrap_or_else(config::Network::default_mac_limit);
@@ -218,7 +218,7 @@ impl Desired {
     ///
     /// # Errors
     /// [`Refused::NotFound`] if there is no such network.
-    pub fn add_peer(&mut self, network: &str, address: Ipv4Addr) -> Result<(), Refused> {
+    pub fn add_peer(&mut self, network: &str, address: IpAddr) -> Result<(), Refused> {
         self.known_network(network)?;
         if !self.peers_of(network).any(|peer| peer == address) {
             let peering = Peering { network: network.to_owned(), address };
@@ -231,7 +231,7 @@ impl Desired {
     ///
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::OwnedByFile`]
-    pub fn remove_peer(&mut self, network: &str, address: Ipv4Addr) -> Result<(), Refused> {
+    pub fn remove_peer(&mut self, network: &str, address: IpAddr) -> Result<(), Refused> {
         self.known_network(network)?;
         let peering = Peering { network: network.to_owned(), address };
         let name = || format!("{network}/{address}");

@@ -9,19 +9,14 @@ use std::{
     collections::{HashMap, HashSet},
     fmt::Display,
     hash::Hash,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use vxlane_dataplane::{vtep, wire::Vni};
+use vxlane_dataplane::wire::Vni;
 
 use super::{Desired, Device, Host, Network, Owned, Owner, Problem, routes};
-use crate::ipam;
+use crate::{config::Addresses, ipam};
 
-/// Bytes by which an underlay packet is longer than the overlay packet in it: the overlay's
-/// Ethernet header, VXLAN, UDP and IPv4 (RFC 7348 section 4.3). That is as much as the tunnel
-/// adds to a frame, whose own Ethernet header then takes the place of the outer one.
-#[expect(clippy::cast_possible_truncation, reason = "a header of 50 bytes")]
-pub(super) const OVERHEAD: u32 = vtep::OVERHEAD as u32;
 /// What a bad VNI is told.
 pub(super) const VNI_RANGE: &str = "a VNI has 24 bits: 0 to 16777215";
 /// What every IPv4 link must carry (RFC 791 section 3.2).
@@ -59,8 +54,11 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     }
     for network in &desired.networks {
         check_network(network, &mut found);
-        nat::check_network(network, &mut found);
-        if news.has(network, |desired| &desired.networks) {
+        nat::check_network(network, desired, host, &mut found);
+        let mut peers = desired.peers.iter().filter(|peering| peering.item.network == network.item.name);
+        // A peer of the other family leaves less room.
+        if news.has(network, |desired| &desired.networks) || peers.any(|peer| news.has(peer, |desired| &desired.peers))
+        {
             check_mtu(network, desired, host, &mut found);
         }
         check_peers(network, desired, host, &mut found);
@@ -86,7 +84,7 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
 
 /// What is said when the uplink has no address and none was given.
 pub(super) fn no_address(desired: &Desired) -> Problem {
-    let reason = "has no global IPv4 address, and [underlay] gives none";
+    let reason = "has no global address, and [underlay] gives none";
     Problem::new("underlay.interface", quoted(&desired.underlay.interface), reason)
 }
 
@@ -95,16 +93,27 @@ fn check_underlay(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
     if underlay.port == 0 {
         found.push(Problem::new("underlay.port", 0, "not a UDP port"));
     }
-    if let Some(address) = underlay.address
-        && let Some(reason) = not_unicast(address)
-    {
-        found.push(Problem::new("underlay.address", address, reason));
+    if let Some(addresses) = &underlay.address {
+        found.extend(bad_addresses(addresses).map(|(value, reason)| Problem::new("underlay.address", value, reason)));
     }
     match check_interface("underlay.interface", &underlay.interface, host) {
         Err(problem) => found.push(problem),
-        Ok(_) if desired.address(host).is_none() => found.push(no_address(desired)),
+        Ok(_) if desired.local(host).addresses().next().is_none() && underlay.address.is_none() => {
+            found.push(no_address(desired))
+        }
         Ok(_) => {}
     }
+}
+
+/// What is wrong with the addresses of our own end.
+fn bad_addresses(Addresses(addresses): &Addresses) -> Option<(String, &'static str)> {
+    let bad = addresses.iter().find_map(|&address| Some((address.to_string(), not_vtep(address)?)));
+    let [v4, v6] = [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is_it| addresses.iter().filter(|&it| is_it(it)).count());
+    bad.or_else(|| match (v4, v6) {
+        (0, 0) => Some(("[]".to_owned(), "at least one address is needed")),
+        (0..=1, 0..=1) => None,
+        _ => Some((Addresses(addresses.clone()).to_string(), "at most one address of each family")),
+    })
 }
 
 fn check_dataplane(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
@@ -164,7 +173,7 @@ fn check_subnet(network: &Owned<Network>, found: &mut Vec<Problem>) {
     if !of_hosts {
         let reason = format!("an address of a host; its subnet is {}/{}", subnet.network(), subnet.prefix());
         found.push(Problem::new(network.field("subnet"), subnet, reason));
-    } else if let Some(reason) = not_unicast(subnet.ip()).filter(|_| subnet.prefix() > 0) {
+    } else if let Some(reason) = not_unicast(subnet.ip().into()).filter(|_| subnet.prefix() > 0) {
         found.push(Problem::new(network.field("subnet"), subnet, reason));
     } else if !(1..=30).contains(&subnet.prefix()) {
         let reason = "has no room for endpoints; a prefix has 1 to 30 bits here";
@@ -176,15 +185,20 @@ fn check_subnet(network: &Owned<Network>, found: &mut Vec<Problem>) {
 }
 
 fn check_peers(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
+    let local = desired.local(host);
     let mut before = HashSet::new();
     for peering in desired.peers.iter().filter(|peering| peering.item.network == network.item.name) {
         let peer = peering.item.address;
-        let reason = if desired.address(host) == Some(peer) {
+        let reason = if local.towards(peer) == Some(peer) {
             Some("this is our own VTEP address")
         } else if !before.insert(peer) {
             Some("listed twice")
         } else {
-            not_unicast(peer)
+            not_vtep(peer).or(match (local.towards(peer), peer) {
+                (Some(_), _) => None,
+                (None, IpAddr::V4(_)) => Some("this VTEP has no IPv4 address; see `address` of [underlay]"),
+                (None, IpAddr::V6(_)) => Some("this VTEP has no IPv6 address; see `address` of [underlay]"),
+            })
         };
         found.extend(reason.map(|reason| Problem::new(&peering.place, peer, reason)));
     }
@@ -192,12 +206,13 @@ fn check_peers(network: &Owned<Network>, desired: &Desired, host: &Host, found: 
 
 fn check_mtu(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
     let Some(underlay) = host.links.get(&desired.underlay.interface) else { return };
-    let most = desired.default_mtu(host);
+    let most = desired.default_mtu(&network.item.name, host);
+    let overhead = desired.overhead(&network.item.name, host);
     let mtu = network.item.mtu.unwrap_or(most);
     let uplink = &desired.underlay.interface;
     if mtu > most {
         let reason = format!(
-            "with {OVERHEAD} bytes of tunnel headers it does not fit the MTU of {uplink}, {}; at most {most}",
+            "with {overhead} bytes of tunnel headers it does not fit the MTU of {uplink}, {}; at most {most}",
             underlay.mtu
         );
         found.push(Problem::new(network.field("mtu"), mtu, reason));
@@ -248,12 +263,28 @@ fn bad_name(name: &str) -> Option<String> {
 }
 
 /// Why `address` cannot be one end of a tunnel.
-fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+fn not_vtep(address: IpAddr) -> Option<&'static str> {
+    not_unicast(address).or(match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => {
+            Some("a link-local address, which says nothing without its link; a global or unique local one is needed")
+        }
+        IpAddr::V6(address) if is_v4_in_disguise(address) => Some("an IPv4 address; write it as one"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    })
+}
+
+/// IPv4-mapped addresses never are on a wire (RFC 4291 section 2.5.5.2).
+fn is_v4_in_disguise(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+/// Why `address` is not that of one host.
+fn not_unicast(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         Some("not an address of a host")
     } else if address.is_loopback() {
         Some("a loopback address")
-    } else if address.is_broadcast() {
+    } else if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         Some("the broadcast address")
     } else if address.is_multicast() {
         Some("a multicast address; list each VTEP instead")
@@ -283,6 +314,8 @@ fn quoted(text: impl Display) -> String {
 mod tests {
     use std::path::Path;
 
+    use vxlane_dataplane::tables::LocalVtep;
+
     use super::*;
     use crate::config::ConfigFile;
 
@@ -311,7 +344,7 @@ mod tests {
         links.insert("taken".to_owned(), Device { xdp: Some("native XDP program 12".to_owned()), ..device(1500) });
         links.insert("tun0".to_owned(), Device { is_ethernet: false, ..device(1500) });
         links.insert("tiny".to_owned(), device(110));
-        Host { cpus: vec![0, 1], address: Some(Ipv4Addr::new(192, 0, 2, 1)), links }
+        Host { cpus: vec![0, 1], address: Some([192, 0, 2, 1].into()), address_v6: "2001:db8::1".parse().ok(), links }
     }
 
     fn validate(text: &str) -> Result<super::super::Plan, Vec<Problem>> {
@@ -320,16 +353,17 @@ mod tests {
 
     /// Changes `from` of the good request into `to` and expects exactly these problems.
     #[track_caller]
-    fn check(from: &str, to: &str, expected: &[&str]) {
+    fn check<T: AsRef<str>>(from: &str, to: &str, expected: &[T]) {
         assert!(GOOD.contains(from));
         let problems = validate(&GOOD.replacen(from, to, 1)).unwrap_err();
+        let expected: Vec<&str> = expected.iter().map(AsRef::as_ref).collect();
         assert_eq!(problems.iter().map(Problem::to_string).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn a_request_without_a_fault_becomes_a_plan_with_its_defaults() {
         let plan = validate(GOOD).unwrap();
-        assert_eq!(plan.address, Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(plan.local, LocalVtep::new(Some([192, 0, 2, 1].into()), "2001:db8::1".parse().ok(), 4789));
         assert_eq!((plan.workers, plan.networks[0].mtu, plan.networks[0].ageing), (1, 1450, 300));
     }
 
@@ -398,6 +432,15 @@ mod tests {
             ("255.255.255.255", "the broadcast address"),
             ("0.0.0.0", "not an address of a host"),
             ("127.0.0.1", "a loopback address"),
+            ("2001:db8::1", "this is our own VTEP address"),
+            ("ff02::1", "a multicast address; list each VTEP instead"),
+            ("::", "not an address of a host"),
+            ("::1", "a loopback address"),
+            (
+                "fe80::2",
+                "a link-local address, which says nothing without its link; a global or unique local one is needed",
+            ),
+            ("::ffff:192.0.2.9", "an IPv4 address; write it as one"),
         ] {
             check("192.0.2.3", bad, &[&format!("network[0].peers[1] = {bad}: {reason}")]);
         }
@@ -418,6 +461,51 @@ mod tests {
             "\"tiny\"",
             &["network[0].mtu = 60: IPv4 needs at least 68", "network[1].mtu = 60: IPv4 needs at least 68"],
         );
+    }
+
+    #[test]
+    fn peers_are_of_a_family_that_we_have_an_address_of() {
+        let mut host = host();
+        host.address_v6 = None;
+        let text = GOOD.replace("192.0.2.3", "2001:db8::3");
+        let desired = ConfigFile::parse(Path::new("v.toml"), text).unwrap().desired();
+        let problems = desired.validate(&host).unwrap_err();
+        let reason = "this VTEP has no IPv6 address; see `address` of [underlay]";
+        assert_eq!(problems[0].to_string(), format!("network[0].peers[1] = 2001:db8::3: {reason}"));
+        assert_eq!(problems.len(), 1);
+        check(
+            r#""uA""#,
+            "\"uA\"\nunderlay.address = \"2001:db8::1\"",
+            &["192.0.2.2", "192.0.2.3"].map(|peer| {
+                let index = usize::from(peer.ends_with('3'));
+                let reason = "this VTEP has no IPv4 address; see `address` of [underlay]";
+                format!("network[0].peers[{index}] = {peer}: {reason}")
+            }),
+        );
+    }
+
+    #[test]
+    fn a_peer_over_ipv6_leaves_its_network_twenty_bytes_less() {
+        let plan = validate(&GOOD.replace("192.0.2.3", "2001:db8::3")).unwrap();
+        assert_eq!(plan.networks.iter().map(|network| network.mtu).collect::<Vec<_>>(), [1430, 1450]);
+        assert_eq!(plan.networks.iter().map(|network| network.overhead).collect::<Vec<_>>(), [70, 50]);
+        let text = GOOD.replace("192.0.2.3", "2001:db8::3").replace("vni = 5000", "vni = 5000\nmtu = 1431");
+        let reason = "with 70 bytes of tunnel headers it does not fit the MTU of uA, 1500; at most 1430";
+        assert_eq!(validate(&text).unwrap_err()[0].to_string(), format!("network[0].mtu = 1431: {reason}"));
+        let v6_alone = "\"uA\"\nunderlay.address = \"2001:db8::1\"";
+        let text = GOOD.replacen("\"uA\"", v6_alone, 1).replace("peers = [\"192.0.2.2\", \"192.0.2.3\"]", "");
+        assert_eq!(validate(&text).unwrap().networks[1].mtu, 1430, "every peer there may be");
+    }
+
+    #[test]
+    fn a_peer_that_leaves_less_room_is_held_against_a_network_that_is_there() {
+        let before = ConfigFile::parse(Path::new("v.toml"), GOOD.replace("vni = 5000", "vni = 5000\nmtu = 1450"));
+        let before = before.unwrap().desired();
+        let mut next = before.clone();
+        next.add_peer("blue", "2001:db8::9".parse().unwrap()).unwrap();
+        let problems = next.validate_after(&before, &host()).unwrap_err();
+        let reason = "with 70 bytes of tunnel headers it does not fit the MTU of uA, 1500; at most 1430";
+        assert_eq!(problems[0].to_string(), format!("network[0].mtu = 1450: {reason}"));
     }
 
     #[test]
@@ -454,10 +542,18 @@ mod tests {
             "\"uA\"\nunderlay.address = \"224.0.0.1\"",
             &["underlay.address = 224.0.0.1: a multicast address; list each VTEP instead"],
         );
+        check(
+            "\"uA\"",
+            "\"uA\"\nunderlay.address = [\"192.0.2.1\", \"192.0.2.9\"]",
+            &["underlay.address = 192.0.2.1, 192.0.2.9: at most one address of each family"],
+        );
+        let none = GOOD.replacen("\"uA\"", "\"uA\"\nunderlay.address = []", 1);
+        let reason = "underlay.address = []: at least one address is needed";
+        assert_eq!(validate(&none).unwrap_err()[0].to_string(), reason);
         let mut host = host();
-        host.address = None;
+        (host.address, host.address_v6) = (None, None);
         let desired = ConfigFile::parse(Path::new("v.toml"), GOOD.to_owned()).unwrap().desired();
-        let reason = r#"underlay.interface = "uA": has no global IPv4 address, and [underlay] gives none"#;
+        let reason = r#"underlay.interface = "uA": has no global address, and [underlay] gives none"#;
         assert_eq!(desired.validate(&host).unwrap_err()[0].to_string(), reason);
     }
 

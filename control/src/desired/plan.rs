@@ -1,10 +1,11 @@
 //! What will be done: a request with all defaults filled in and all names resolved.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
     nat::{BadPorts, Filtering, NatConfig},
+    tables::LocalVtep,
     wire::Vni,
 };
 
@@ -21,10 +22,10 @@ pub struct Plan {
     pub uplink: String,
     /// Where its XDP program runs.
     pub uplink_xdp: XdpChoice,
-    /// Local VTEP address.
-    pub address: Ipv4Addr,
-    /// UDP port.
-    pub port: u16,
+    /// Our end of the tunnels.
+    pub local: LocalVtep,
+    /// The IPv4 address that endpoints have for everybody outside.
+    pub outside: Option<Ipv4Addr>,
     /// Worker threads.
     pub workers: usize,
     /// The CPU of each, as far as given.
@@ -60,6 +61,8 @@ pub struct PlannedNetwork {
     pub nat: NatChoice,
     /// Longest packet in bytes.
     pub mtu: u16,
+    /// Bytes by which underlay packets are longer, at most.
+    pub overhead: u32,
     /// Seconds after which a silent station is forgotten.
     pub ageing: u32,
     /// How many stations may be learned.
@@ -69,7 +72,7 @@ pub struct PlannedNetwork {
     /// Whether ARP and ND questions are answered here when the answer is known.
     pub suppression: bool,
     /// VTEPs to flood to and to learn from.
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
     /// Networks that it reaches through its gateway.
     pub routes: Vec<String>,
     /// Stations that never move, as far as the place of each is there.
@@ -83,24 +86,25 @@ impl Desired {
     /// Fills in defaults. The checks have passed; what they leave open is an error here too.
     pub(super) fn plan(&self, host: &Host) -> Result<Plan, Problem> {
         let networks = self.networks.iter().map(|network| self.plan_network(network, host));
-        let address = self.address(host).ok_or_else(|| checks::no_address(self))?;
+        let (local, outside) = (self.local(host), self.outside(host));
+        local.addresses().next().ok_or_else(|| checks::no_address(self))?;
         Ok(Plan {
             uplink: self.underlay.interface.clone(),
             uplink_xdp: self.underlay.xdp,
-            address,
-            port: self.underlay.port,
+            local,
+            outside,
             workers: self.workers(host),
             cpus: self.dataplane.cpus.clone(),
             stations: self.dataplane.stations,
             ring: self.dataplane.ring,
             express: self.dataplane.express,
-            nat: self.plan_nat(address)?,
+            nat: self.plan_nat(outside)?,
             networks: networks.collect::<Result<_, _>>()?,
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.item.clone()).collect(),
         })
     }
 
-    fn plan_nat(&self, address: Ipv4Addr) -> Result<NatConfig, Problem> {
+    fn plan_nat(&self, outside: Option<Ipv4Addr>) -> Result<NatConfig, Problem> {
         let nat = &self.nat;
         let ports =
             nat.ports.parse().map_err(|error: BadPorts| Problem::new("nat.ports", &nat.ports, error.to_string()));
@@ -115,7 +119,7 @@ impl Desired {
             endpoint_limit: nat.endpoint_limit,
             network_limit: nat.network_limit,
             clamp_mss: nat.clamp_mss,
-            ..NatConfig::new(vec![address], ports?)
+            ..NatConfig::new(outside.into_iter().collect(), ports?)
         })
     }
 
@@ -123,7 +127,7 @@ impl Desired {
         let Network { name, vni, subnet, gateway, internal, mtu, .. } = &network.item;
         let Network { ageing, mac_limit, isolation, suppression, .. } = network.item;
         let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
-        let mtu = mtu.unwrap_or_else(|| self.default_mtu(host));
+        let mtu = mtu.unwrap_or_else(|| self.default_mtu(name, host));
         let bad_mtu = |_| Problem::new(network.field("mtu"), mtu, "more than 65535");
         Ok(PlannedNetwork {
             name: name.clone(),
@@ -133,6 +137,7 @@ impl Desired {
             internal: *internal,
             nat: network.item.way_out(),
             mtu: u16::try_from(mtu).map_err(bad_mtu)?,
+            overhead: self.overhead(name, host),
             ageing,
             mac_limit,
             isolation,

@@ -12,15 +12,15 @@ mod watch;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message,
-    address::{AddressAttribute, AddressMessage, AddressScope},
+    RouteNetlinkMessage as Message,
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -29,28 +29,58 @@ pub use outside::{neighbours, routes};
 pub use veth::{Pair, PairError, make_punt, remove_pair, set_pair_mtu};
 pub use watch::Watch;
 
-/// The first IPv4 address of interface `ifindex` with global scope.
+/// The first address of each family of interface `ifindex` with global scope. Over IPv6 one that
+/// others can rely on comes first: not temporary (RFC 8981), not deprecated, no longer tentative.
 ///
 /// # Errors
 /// What the kernel answered to `RTM_GETADDR`.
-pub fn global_address(ifindex: u32) -> io::Result<Option<Ipv4Addr>> {
-    let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet;
-    let answers = ask(Message::GetAddress(question), NLM_F_DUMP)?;
-    let mut addresses = answers.iter().filter_map(|answer| match answer {
+pub fn global_addresses(ifindex: u32) -> io::Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let answers = ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP)?;
+    let addresses = answers.iter().filter_map(|answer| match answer {
         Message::NewAddress(address) => Some(address),
         _ => None,
     });
-    let found =
-        addresses.find(|address| address.header.index == ifindex && address.header.scope == AddressScope::Universe);
-    Ok(found.and_then(local))
+    let is_global =
+        |address: &&AddressMessage| address.header.index == ifindex && address.header.scope == AddressScope::Universe;
+    let (mut v4, mut v6) = (None, None::<(bool, Ipv6Addr)>);
+    for message in addresses.filter(is_global) {
+        let flags = flags(message);
+        match local(message) {
+            Some(IpAddr::V4(address)) => v4 = v4.or(Some(address)),
+            Some(IpAddr::V6(address)) if !flags.contains(AddressFlags::Dadfailed) => {
+                let lasting = !flags.intersects(FLEETING);
+                v6 = v6.filter(|&(known, _)| known || !lasting).or(Some((lasting, address)));
+            }
+            _ => {}
+        }
+    }
+    Ok((v4, v6.map(|(_, address)| address)))
 }
 
-/// The address itself: `IFA_LOCAL`, which differs from `IFA_ADDRESS` on point-to-point links.
-fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+/// What keeps others from relying on an address.
+const FLEETING: AddressFlags = AddressFlags::Secondary.union(AddressFlags::Deprecated).union(AddressFlags::Tentative);
+
+/// All of its flags: the header has room for the first eight alone.
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let all = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
         _ => None,
+    });
+    all.unwrap_or_else(AddressFlags::empty)
+}
+
+/// The address itself: `IFA_LOCAL`, which differs from `IFA_ADDRESS` on point-to-point links, and
+/// which IPv6 has not.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let own = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    own.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
     })
 }
 

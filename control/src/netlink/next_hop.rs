@@ -1,6 +1,6 @@
 //! The neighbour through which a VTEP is reached, and its MAC address.
 
-use std::{io, net::Ipv4Addr};
+use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
@@ -18,7 +18,7 @@ pub enum NextHop {
     /// By this neighbour on the link.
     Via {
         /// Its address: that of a router, or the destination itself.
-        neighbour: Ipv4Addr,
+        neighbour: IpAddr,
         /// Its MAC address, if the kernel has one it would itself use.
         mac: Option<MacAddr>,
         /// Whether the kernel should look whether it is still there.
@@ -45,7 +45,7 @@ impl NextHop {
 ///
 /// # Errors
 /// What the kernel answered to `RTM_GETROUTE` or `RTM_GETNEIGH`.
-pub fn next_hop(uplink: u32, destination: Ipv4Addr) -> io::Result<NextHop> {
+pub fn next_hop(uplink: u32, destination: IpAddr) -> io::Result<NextHop> {
     let Some(neighbour) = route(uplink, destination)? else { return Ok(NextHop::Unreachable) };
     let entry = neighbour_entry(uplink, neighbour)?;
     let state = entry.as_ref().map_or(NeighbourState::None, |entry| entry.header.state);
@@ -57,18 +57,21 @@ pub fn next_hop(uplink: u32, destination: Ipv4Addr) -> io::Result<NextHop> {
 ///
 /// # Errors
 /// What the kernel answered to `RTM_NEWNEIGH`.
-pub fn solicit(uplink: u32, neighbour: Ipv4Addr) -> io::Result<()> {
+pub fn solicit(uplink: u32, neighbour: IpAddr) -> io::Result<()> {
     let mut entry = entry_for(uplink, neighbour);
     entry.header.flags = NeighbourFlags::Use;
     super::tell(Message::NewNeighbour(entry))
 }
 
 /// The neighbour that leads to `destination`, if it is reached by `uplink`.
-fn route(uplink: u32, destination: Ipv4Addr) -> io::Result<Option<Ipv4Addr>> {
+fn route(uplink: u32, destination: IpAddr) -> io::Result<Option<IpAddr>> {
     let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
-    question.header.destination_prefix_length = 32;
-    question.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+    let (family, bits, address) = match destination {
+        IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+    };
+    (question.header.address_family, question.header.destination_prefix_length) = (family, bits);
+    question.attributes.push(RouteAttribute::Destination(address));
     let answers = match super::ask(Message::GetRoute(question), 0) {
         Err(error) if is_no_route(&error) => return Ok(None),
         answers => answers?,
@@ -79,13 +82,14 @@ fn route(uplink: u32, destination: Ipv4Addr) -> io::Result<Option<Ipv4Addr>> {
     }))
 }
 
-fn gateway(route: &RouteMessage, uplink: u32, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+fn gateway(route: &RouteMessage, uplink: u32, destination: IpAddr) -> Option<IpAddr> {
     let mut neighbour = Some(destination);
     let mut interface = None;
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = Some(*gateway),
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => neighbour = Some(IpAddr::V4(*gateway)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => neighbour = Some(IpAddr::V6(*gateway)),
             // An IPv6 router for IPv4 packets.
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => neighbour = None,
             _ => {}
@@ -99,7 +103,7 @@ fn is_no_route(error: &io::Error) -> bool {
     none.iter().any(|&errno| error.raw_os_error() == Some(errno as i32))
 }
 
-fn neighbour_entry(uplink: u32, neighbour: Ipv4Addr) -> io::Result<Option<NeighbourMessage>> {
+fn neighbour_entry(uplink: u32, neighbour: IpAddr) -> io::Result<Option<NeighbourMessage>> {
     let answers = match super::ask(Message::GetNeighbour(entry_for(uplink, neighbour)), 0) {
         Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(None),
         answers => answers?,
@@ -110,11 +114,14 @@ fn neighbour_entry(uplink: u32, neighbour: Ipv4Addr) -> io::Result<Option<Neighb
     }))
 }
 
-fn entry_for(uplink: u32, neighbour: Ipv4Addr) -> NeighbourMessage {
+fn entry_for(uplink: u32, neighbour: IpAddr) -> NeighbourMessage {
     let mut entry = NeighbourMessage::default();
-    entry.header.family = AddressFamily::Inet;
-    entry.header.ifindex = uplink;
-    entry.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(neighbour)));
+    let (family, address) = match neighbour {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    (entry.header.family, entry.header.ifindex) = (family, uplink);
+    entry.attributes.push(NeighbourAttribute::Destination(address));
     entry
 }
 

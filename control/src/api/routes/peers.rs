@@ -1,6 +1,6 @@
 //! `/v1/peers`, and the peers of `/v1/networks/{network}`
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use axum::{
     body::Bytes,
@@ -49,7 +49,7 @@ pub(in crate::api) async fn remove(
     State(daemon): State<Shared>,
     Path((network, address)): Path<(String, String)>,
 ) -> Result<StatusCode, Refusal> {
-    let not_one = |_| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", "not an IPv4 address", Some("address"));
-    let address: Ipv4Addr = address.parse().map_err(not_one)?;
+    let not_one = |_| Refusal::new(StatusCode::BAD_REQUEST, "bad_request", "not an IP address", Some("address"));
+    let address: IpAddr = address.parse().map_err(not_one)?;
     daemon.tell(move |daemon| daemon.remove_peer(&network, address)).await
 }

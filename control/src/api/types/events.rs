@@ -1,6 +1,6 @@
 //! What happened, for those who follow it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -61,16 +61,16 @@ pub enum What {
         /// The network.
         network: String,
         /// The VTEP.
-        #[schema(value_type = String, format = Ipv4)]
-        address: Ipv4Addr,
+        #[schema(value_type = String)]
+        address: IpAddr,
     },
     /// A VTEP no longer takes part in a network.
     PeerRemoved {
         /// The network.
         network: String,
         /// The VTEP.
-        #[schema(value_type = String, format = Ipv4)]
-        address: Ipv4Addr,
+        #[schema(value_type = String)]
+        address: IpAddr,
     },
     /// A station is static.
     StationAdded {

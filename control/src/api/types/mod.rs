@@ -2,7 +2,10 @@
 //!
 //! Fields are added, never renamed or given another meaning, within a version.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Our end of the tunnels.
     pub underlay: Underlay,
+    /// Whether there is an express lane: `on`, or `off` and why.
+    #[serde(default)]
+    pub express: String,
     /// The worker threads.
     pub workers: Vec<Worker>,
     /// Attached interfaces, the uplink first.
@@ -40,9 +46,13 @@ pub struct Status {
 pub struct Underlay {
     /// The uplink device.
     pub interface: String,
-    /// Local VTEP address.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    /// Local VTEP address among VTEPs of IPv4.
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
+    /// Local VTEP address among VTEPs of IPv6.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub address_v6: Option<Ipv6Addr>,
     /// UDP port.
     pub port: u16,
     /// Longest underlay packet in bytes.
@@ -109,14 +119,14 @@ pub struct Frames {
 /// An element of `GET /v1/peers`: a remote VTEP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
-    /// Its underlay address.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    /// Its underlay address, of either family.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
     /// Networks it takes part in.
     pub networks: Vec<String>,
     /// The neighbour through which it is reached: itself when on the link; none without a route.
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub via: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    pub via: Option<IpAddr>,
     /// The neighbour's MAC address, once resolved.
     pub mac: Option<String>,
     /// Whether frames to it can leave.
@@ -176,7 +186,7 @@ pub struct Network {
     pub owner: Owner,
     /// VTEPs that take part.
     #[schema(value_type = Vec<String>)]
-    pub peers: Vec<Ipv4Addr>,
+    pub peers: Vec<IpAddr>,
     /// Networks that it reaches through its gateway.
     pub routes: Vec<String>,
     /// Names of its endpoints here.
@@ -260,8 +270,8 @@ pub struct Station {
     pub vni: u32,
     /// The VTEP it is behind, unless it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub dst: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    pub dst: Option<IpAddr>,
     /// The local interface it is behind, if it is here.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ifname: Option<String>,

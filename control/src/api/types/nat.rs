@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NatStatus {
     /// What packets have for a source outside.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    #[schema(value_type = Option<String>, format = Ipv4)]
+    pub address: Option<Ipv4Addr>,
     /// Its ports that may be lent, such as `10000-29999,61000-65535`; empty if no network has a
     /// way out.
     pub ports: String,

@@ -1,6 +1,9 @@
 //! What the API is asked to change.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
@@ -51,8 +54,8 @@ pub struct NetworkRequest {
     pub suppression: Option<bool>,
     /// VTEPs to flood to and to learn from.
     #[serde(default)]
-    #[schema(value_type = Vec<String>, format = Ipv4)]
-    pub peers: Vec<Ipv4Addr>,
+    #[schema(value_type = Vec<String>)]
+    pub peers: Vec<IpAddr>,
 }
 
 /// `POST /v1/networks/{network}/endpoints`: an endpoint that shall be. Either `netns` or
@@ -98,8 +101,8 @@ pub struct StationRequest {
     pub mac: Mac,
     /// The VTEP that it is behind: a peer of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub dst: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    pub dst: Option<IpAddr>,
     /// The interface that it is behind: one of an endpoint of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<String>,
@@ -109,9 +112,9 @@ pub struct StationRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerRequest {
-    /// Its underlay address.
-    #[schema(value_type = String, format = Ipv4)]
-    pub address: Ipv4Addr,
+    /// Its underlay address, of either family.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
 }
 
 /// `POST /v1/networks/{network}/routes`: another network that shall be reached through the gateway.

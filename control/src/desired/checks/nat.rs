@@ -4,7 +4,7 @@ use vxlane_dataplane::nat::Ports;
 
 use crate::{
     config::NatChoice,
-    desired::{Desired, Network, Owned, Problem},
+    desired::{Desired, Host, Network, Owned, Problem},
 };
 
 /// The first port that is nobody's in particular (RFC 6335 section 6).
@@ -55,11 +55,14 @@ pub(super) fn check(desired: &Desired, found: &mut Vec<Problem>) {
 }
 
 /// What is wrong with the way out of `network`.
-pub(super) fn check_network(network: &Owned<Network>, found: &mut Vec<Problem>) {
+pub(super) fn check_network(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
     let reason = match network.item {
         Network { nat: Some(NatChoice::Masquerade), internal: true, .. } => "an internal network has no way out",
         Network { nat: Some(NatChoice::Masquerade), gateway: None, .. } => {
             "needs a gateway, through which packets leave"
+        }
+        _ if network.item.way_out() == NatChoice::Masquerade && desired.outside(host).is_none() => {
+            "the uplink has no IPv4 address that packets could leave with; say \"none\""
         }
         _ => return,
     };

@@ -31,7 +31,7 @@ pub(super) fn check(desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
 fn refused(desired: &Desired, host: &Host, endpoint: &Owned<Endpoint>, published: &Published) -> Option<String> {
     let Endpoint { network, address, mac, .. } = &endpoint.item;
     let network = desired.network(network).map(|network| &network.item)?;
-    let ours = desired.address(host);
+    let ours = desired.outside(host);
     if let Network { name, internal: true, .. } = network {
         return Some(format!("network \"{name}\" is internal: nothing leads into it"));
     }
@@ -43,7 +43,7 @@ fn refused(desired: &Desired, host: &Host, endpoint: &Owned<Endpoint>, published
     }
     if let Some(named) = published.address.filter(|&named| Some(named) != ours) {
         let ours = ours.map(|ours| format!("; ours is {ours}")).unwrap_or_default();
-        return Some(format!("{named} is not the address of the tunnels{ours}"));
+        return Some(format!("{named} is not the address of this host{ours}"));
     }
     let tunnels = |port: &&PublishedPort| port.to_string() == format!("{}/udp", desired.underlay.port);
     published.ports.iter().find(tunnels).map(|port| format!("{port} is the port of the tunnels"))
