@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::LabError;
@@ -40,7 +40,7 @@ impl Lab {
     pub fn with(hosts: &[&str], options: &LabOptions) -> Result<Self, LabError> {
         let mut made = Vec::new();
         for (name, number) in hosts.iter().zip(1u8..) {
-            made.push(Host::new(name, number)?);
+            made.push(Host::new(name, number, options.underlay)?);
         }
         let switch = match made.as_slice() {
             [left, right] => {
@@ -54,6 +54,13 @@ impl Lab {
             host.bring_uplink_up(options)?;
         }
         Ok(Self { hosts: made.into_iter().map(|host| (host.name.clone(), host)).collect(), _switch: switch })
+    }
+
+    /// A network for this underlay: its longest packet fits behind the headers of the tunnel.
+    pub fn network(&self, name: &str, vni: u32) -> Network {
+        let network = Network::new(name, vni);
+        let is_v4 = self.hosts.values().all(|host| host.underlay == Underlay::V4);
+        Network { mtu: if is_v4 { network.mtu } else { network.mtu - 20 }, ..network }
     }
 
     /// The host called `name`.
@@ -72,10 +79,10 @@ impl Lab {
         self.hosts.values()
     }
 
-    /// The underlay addresses of all hosts but the one called `name`.
-    pub fn others(&self, name: &str) -> Vec<Ipv4Addr> {
+    /// The underlay address of each host but the one called `name`: its first, where it has several.
+    pub fn others(&self, name: &str) -> Vec<IpAddr> {
         let others = self.hosts.values().filter(|host| host.name != name);
-        others.map(Host::address).collect()
+        others.filter_map(|host| host.addresses().first().copied()).collect()
     }
 }
 
@@ -89,12 +96,26 @@ pub struct LabOptions {
     /// A veth with offload delivers TCP super-frames and unfinished checksums. The kernel's own
     /// vxlan likes that, and no wire does it. Off by default.
     pub wire_offload: bool,
+    /// Which addresses the hosts have on it.
+    pub underlay: Underlay,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { mtu: 1500, wire_offload: false }
+        Self { mtu: 1500, wire_offload: false, underlay: Underlay::V4 }
     }
+}
+
+/// The addresses of an underlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underlay {
+    /// IPv4 alone.
+    #[default]
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both, IPv4 first.
+    Both,
 }
 
 /// A host: a namespace with a device `uplink` on the underlay.
@@ -103,12 +124,13 @@ pub struct Host {
     name: String,
     number: u8,
     ns: Netns,
+    underlay: Underlay,
     containers: AtomicU8,
 }
 
 impl Host {
-    fn new(name: &str, number: u8) -> Result<Self, LabError> {
-        Ok(Self { name: name.to_owned(), number, ns: Netns::new(name)?, containers: AtomicU8::new(0) })
+    fn new(name: &str, number: u8, underlay: Underlay) -> Result<Self, LabError> {
+        Ok(Self { name: name.to_owned(), number, ns: Netns::new(name)?, underlay, containers: AtomicU8::new(0) })
     }
 
     /// The name given to [`Lab::new`].
@@ -121,9 +143,40 @@ impl Host {
         &self.ns
     }
 
-    /// The host's underlay address, 192.0.2.N.
+    /// The host's underlay address, 192.0.2.N, unless the underlay is IPv6 alone.
     pub fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(192, 0, 2, self.number)
+    }
+
+    /// The host's underlay address, 2001:db8::N, where the underlay has IPv6.
+    pub fn address_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, self.number.into())
+    }
+
+    /// The underlay addresses that the host has.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        match self.underlay {
+            Underlay::V4 => vec![self.address().into()],
+            Underlay::V6 => vec![self.address_v6().into()],
+            Underlay::Both => vec![self.address().into(), self.address_v6().into()],
+        }
+    }
+
+    /// The underlay address by which `peer` knows this host.
+    pub fn towards(&self, peer: IpAddr) -> IpAddr {
+        if peer.is_ipv4() { self.address().into() } else { self.address_v6().into() }
+    }
+
+    /// Gives `device` the host's underlay addresses.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] when `ip` refuses.
+    pub fn address_device(&self, device: &str) -> Result<(), LabError> {
+        for address in self.addresses() {
+            let (prefix, more) = if address.is_ipv4() { (24, "") } else { (64, " nodad") };
+            self.ns.ip(&format!("address add {address}/{prefix} dev {device}{more}"))?;
+        }
+        Ok(())
     }
 
     /// The Ethernet address of `uplink`.
@@ -165,7 +218,7 @@ impl Host {
         let (mac, mtu) = (self.uplink_mac(), options.mtu);
         self.ns.ip(&format!("link set {UPLINK} address {mac} mtu {mtu}"))?;
         self.ns.ip(&format!("link set {UPLINK} up"))?;
-        self.ns.ip(&format!("address add {}/24 dev {UPLINK}", self.address()))?;
+        self.address_device(UPLINK)?;
         if !options.wire_offload {
             finish_checksums(&self.ns, UPLINK)?;
         }
@@ -248,7 +301,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with the usual MTU of 1450 on 10.0.0.0/16.
+    /// A network with the usual MTU of 1450, for an underlay of IPv4, on 10.0.0.0/16.
     pub fn new(name: &str, vni: u32) -> Self {
         Self { name: name.to_owned(), vni, subnet: 0, mtu: 1450 }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     LabError,
-    lab::{Container, Lab, LabOptions, Network},
+    lab::{Container, Lab, LabOptions},
     peer::{Segment, Vtep, VtepKind},
     traffic::{
         pace::{Amount, Pace},
@@ -40,7 +40,7 @@ impl Rig {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn on(lab: Lab, [near, far]: [&VtepKind; 2]) -> Result<Self, LabError> {
-        let network = Network::new("blue", 5000);
+        let network = lab.network("blue", 5000);
         let left = lab.host("a").container("c0", &network)?;
         let right = lab.host("b").container("c1", &network)?;
         let start = |kind: &VtepKind, host: &str, container: &Container| {

@@ -7,8 +7,8 @@
 use std::{sync::Mutex, time::Duration};
 
 use vxlane_tests::{
-    lab::LabOptions,
-    peer::{Account, KernelOptions, VtepKind, VxlaneOptions},
+    lab::{Lab, LabOptions, Underlay},
+    peer::{Account, KernelOptions, Segment, Vtep, VtepKind, VxlaneOptions},
     rig::Rig,
     traffic::{
         pace::{Amount, Pace},
@@ -90,6 +90,90 @@ fn in_the_express_lane_vxlane_and_vxlane_carry_packets_and_verified_streams() {
     }
 }
 
+#[test]
+fn over_ipv6_vxlane_and_the_kernel_carry_packets_and_verified_streams_of_1430_bytes() {
+    let _alone = ALONE.lock();
+    for wire_offload in [false, true] {
+        let rig = start_v6(wire_offload, &VtepKind::vxlane(), &VtepKind::kernel());
+        check_pings_of(&rig, &[56, 1382]);
+        check_udp(&rig, 20_000, 40_000);
+        check_streams(&rig);
+    }
+}
+
+#[test]
+fn rfc6936_4_3_over_ipv6_a_kernel_without_checksums_is_heard_only_where_that_was_asked_for() {
+    let _alone = ALONE.lock();
+    let kernel = |extra: &str| VtepKind::Kernel(KernelOptions { extra: extra.to_owned(), ..KernelOptions::default() });
+    let strict = start_v6(false, &VtepKind::vxlane(), &kernel("udp6zerocsumtx"));
+    let options = PingOptions { count: 3, ..PingOptions::default() };
+    let report = ping(strict.left.ns(), strict.right.ipv4(), &options).unwrap();
+    assert!(!report.complete(), "{report:?}");
+    let account = account(&strict, 0);
+    assert!(account.number(&["drops", "udp6_zero_csum"]) > 0, "{account:?}");
+    assert_eq!(account.number(&["dropped"]), account.number(&["drops", "udp6_zero_csum"]), "{account:?}");
+    drop(strict);
+    let lenient = VtepKind::Vxlane(VxlaneOptions { zero_checksums: true, ..VxlaneOptions::default() });
+    let rig = start_v6(false, &lenient, &kernel("udp6zerocsumtx udp6zerocsumrx"));
+    check_pings_of(&rig, &[56, 1382]);
+    check_udp(&rig, 20_000, 20_000);
+    check_streams(&rig);
+}
+
+#[test]
+fn over_ipv6_vxlane_and_open_vswitch_carry_packets_and_verified_streams() {
+    let _alone = ALONE.lock();
+    let rig = start_v6(false, &VtepKind::vxlane(), &VtepKind::ovs());
+    check_pings_of(&rig, &[56, 1382]);
+    check_streams(&rig);
+    check_nothing_dropped(&account(&rig, 0));
+}
+
+#[test]
+fn over_ipv6_vxlane_and_vxlane_carry_packets_and_verified_streams() {
+    let _alone = ALONE.lock();
+    let rig = start_v6(true, &VtepKind::vxlane(), &VtepKind::vxlane());
+    check_pings_of(&rig, &[56, 1382]);
+    check_udp(&rig, 20_000, 40_000);
+    check_streams(&rig);
+    check_nothing_dropped(&account(&rig, 1));
+}
+
+#[test]
+fn one_network_has_a_kernel_over_ipv4_and_another_over_ipv6() {
+    let _alone = ALONE.lock();
+    let options = LabOptions { underlay: Underlay::Both, ..LabOptions::default() };
+    let lab = Lab::with(&["a", "b", "c"], &options).unwrap();
+    let network = lab.network("blue", 5000);
+    let [a, b, c] = ["a", "b", "c"].map(|host| lab.host(host));
+    let containers = [a, b, c].map(|host| host.container("c0", &network).unwrap());
+    let remotes =
+        [vec![b.address().into(), c.address_v6().into()], vec![a.address().into()], vec![a.address_v6().into()]];
+    let kinds = [VtepKind::vxlane(), VtepKind::kernel(), VtepKind::kernel()];
+    let vteps: Vec<Box<dyn Vtep>> = [a, b, c]
+        .into_iter()
+        .zip(&containers)
+        .zip(remotes)
+        .zip(&kinds)
+        .map(|(((host, container), remotes), kind)| {
+            kind.start(host, &[Segment { network: &network, containers: vec![container], remotes }]).unwrap()
+        })
+        .collect();
+    for far in &containers[1..] {
+        for (from, to) in [(&containers[0], far), (far, &containers[0])] {
+            let options = PingOptions { count: 20, size: 1382, ..PingOptions::default() };
+            let report = ping(from.ns(), to.ipv4(), &options).unwrap();
+            assert!(report.complete(), "{report:?}\n{}", vteps[0].diagnosis());
+        }
+    }
+    let account = vteps[0].as_vxlane().unwrap().account().unwrap();
+    check_nothing_dropped(&account);
+    // What came out of one tunnel does not enter the other: the two kernels do not hear each other.
+    let options = PingOptions { count: 3, ..PingOptions::default() };
+    let report = ping(containers[1].ns(), containers[2].ipv4(), &options).unwrap();
+    assert!(!report.complete(), "{report:?}");
+}
+
 /// Each test here loads the machine: one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -98,9 +182,19 @@ fn start(wire_offload: bool, peer: &VtepKind) -> Rig {
     Rig::start(&options, [&VtepKind::vxlane(), peer]).unwrap()
 }
 
+fn start_v6(wire_offload: bool, near: &VtepKind, far: &VtepKind) -> Rig {
+    let options = LabOptions { wire_offload, underlay: Underlay::V6, ..LabOptions::default() };
+    Rig::start(&options, [near, far]).unwrap()
+}
+
 fn check_pings(rig: &Rig) {
+    check_pings_of(rig, &[56, 1400]);
+}
+
+/// Echoes both ways, over IPv4 and IPv6, with payloads of these sizes.
+fn check_pings_of(rig: &Rig, sizes: &[u16]) {
     for (from, to) in [(&rig.left, &rig.right), (&rig.right, &rig.left)] {
-        for size in [56, 1400] {
+        for &size in sizes {
             let options = PingOptions { count: 20, size, ..PingOptions::default() };
             for target in [to.ipv4().into(), std::net::IpAddr::from(to.station().ipv6)] {
                 let report = ping(from.ns(), target, &options).unwrap();

@@ -94,7 +94,9 @@ fn connect(host: &Host, segment: &Segment<'_>, options: &KernelOptions) -> Resul
     let network = segment.network;
     let bridge = KernelVtep::bridge_of(&network.name);
     let vxlan = KernelVtep::device_of(&network.name);
-    let (vni, address) = (network.vni, host.address());
+    let first = segment.remotes.first().copied().or_else(|| host.addresses().first().copied());
+    let Some(address) = first.map(|remote| host.towards(remote)) else { return Ok(()) };
+    let vni = network.vni;
     let udpcsum = if options.udpcsum { "udpcsum" } else { "noudpcsum" };
     let learning = if options.learning { "learning" } else { "nolearning" };
     let extra = &options.extra;

@@ -4,7 +4,7 @@ mod kernel;
 mod ovs;
 mod vxlane;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 pub use kernel::{KernelOptions, KernelVtep};
 pub use ovs::{OvsOptions, OvsPort, OvsVtep, XdpMode};
@@ -38,7 +38,7 @@ pub struct Segment<'a> {
     /// Its containers on this host.
     pub containers: Vec<&'a Container>,
     /// The other VTEPs that serve it.
-    pub remotes: Vec<Ipv4Addr>,
+    pub remotes: Vec<IpAddr>,
 }
 
 impl<'a> Segment<'a> {

@@ -134,7 +134,7 @@ impl OvsVtep {
         self.vsctl(&["add-br", PHY, "--", "set", "bridge", PHY, "datapath_type=netdev", &mac])?;
         host.ns().ip(&format!("address flush dev {UPLINK}"))?;
         self.add_port(PHY, UPLINK, port)?;
-        host.ns().ip(&format!("address add {}/24 dev {PHY}", host.address()))?;
+        host.address_device(PHY)?;
         host.ns().ip(&format!("link set {PHY} up")).map(drop)
     }
 
@@ -143,7 +143,7 @@ impl OvsVtep {
         self.vsctl(&["add-br", &bridge, "--", "set", "bridge", &bridge, "datapath_type=netdev"])?;
         for (remote, number) in segment.remotes.iter().zip(0u8..) {
             let name = format!("vx{number}-{}", segment.network.name);
-            let local = format!("options:local_ip={}", host.address());
+            let local = format!("options:local_ip={}", host.towards(*remote));
             let there = format!("options:remote_ip={remote}");
             let key = format!("options:key={}", segment.network.vni);
             let udp_port = format!("options:dst_port={VXLAN_PORT}");

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct VxlaneOptions {
     pub workers: u16,
     /// Whether established flows take the express lane.
     pub express: bool,
+    /// Whether UDP over IPv6 is sent and accepted without checksums.
+    pub zero_checksums: bool,
     /// Seconds after which a silent station is forgotten; as the daemon has it by default.
     pub ageing: Option<u32>,
     /// More lines for the configuration file, put before the first network; they may open
@@ -36,7 +38,15 @@ pub struct VxlaneOptions {
 impl Default for VxlaneOptions {
     fn default() -> Self {
         let express = env::var_os(EXPRESS).is_some_and(|choice| choice == "on");
-        Self { binary: None, workers: 1, express, ageing: None, extra: String::new(), environment: Vec::new() }
+        Self {
+            binary: None,
+            workers: 1,
+            express,
+            zero_checksums: false,
+            ageing: None,
+            extra: String::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -269,7 +279,13 @@ fn configuration(
     directory: &Path,
 ) -> Result<String, LabError> {
     let head = Head {
-        underlay: Underlay { interface: UPLINK, address: host.address(), port: VXLAN_PORT },
+        underlay: Underlay {
+            interface: UPLINK,
+            address: host.addresses(),
+            port: VXLAN_PORT,
+            udp6_zero_csum_tx: options.zero_checksums,
+            udp6_zero_csum_rx: options.zero_checksums,
+        },
         dataplane: Dataplane { workers: options.workers, express: if options.express { "auto" } else { "off" } },
         control: Control { socket: directory.join(SOCKET), state: directory.join(STATE) },
     };
@@ -305,8 +321,10 @@ struct Head {
 #[derive(Serialize)]
 struct Underlay {
     interface: &'static str,
-    address: Ipv4Addr,
+    address: Vec<IpAddr>,
     port: u16,
+    udp6_zero_csum_tx: bool,
+    udp6_zero_csum_rx: bool,
 }
 
 #[derive(Serialize)]
@@ -336,7 +354,7 @@ struct NetworkEntry<'a> {
     mtu: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     ageing: Option<u32>,
-    peers: &'a [Ipv4Addr],
+    peers: &'a [IpAddr],
 }
 
 #[derive(Serialize)]
