@@ -21,7 +21,7 @@ use vxlane_dataplane::{
 };
 
 use crate::{
-    config::NatChoice,
+    config::{ExpressChoice, NatChoice},
     desired::{Place, Plan, PlannedEndpoint, PlannedNetwork},
     publish::{self, PublishedPort},
 };
@@ -55,6 +55,12 @@ impl Ids {
             network.peers.iter().try_for_each(|&peer| self.vteps.give(peer))?;
         }
         Ok(())
+    }
+
+    /// Has the port on `interface` have the number that it had in an earlier life: frames with that
+    /// number may be on their way.
+    pub fn keep_port(&mut self, interface: &str, number: u16) {
+        self.ports.0.insert(interface.to_owned(), number);
     }
 
     /// Takes back the numbers of everything that is not in `plan`. Call it when every worker
@@ -219,6 +225,7 @@ fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids) -> Network {
         neighbours: Arc::new(neighbours_of(network, plan)),
         isolation: network.isolation,
         suppression: network.suppression,
+        express: network.express == ExpressChoice::Auto,
         peers: network.peers.iter().filter_map(|&peer| ids.vtep(peer)).collect(),
         ..Network::new(network.vni)
     }
@@ -291,6 +298,7 @@ mod tests {
             mac_limit: 100,
             isolation: false,
             suppression: true,
+            express: ExpressChoice::Auto,
             peers: peers.to_vec(),
             routes: vec![],
             stations: vec![],
@@ -314,7 +322,7 @@ mod tests {
             cpus: vec![],
             stations: 100,
             ring: 1024,
-            express: crate::config::ExpressChoice::Off,
+            express: ExpressChoice::Off,
             nat: vxlane_dataplane::nat::NatConfig::new(vec![LOCAL], Default::default()),
             networks: networks.iter().map(network).collect(),
             endpoints: endpoints.iter().map(endpoint).collect(),

@@ -87,10 +87,19 @@ impl Underlay {
 #[serde(rename_all = "lowercase")]
 pub enum ExpressChoice {
     /// Where the interfaces can have it.
+    #[default]
     Auto,
     /// Nowhere.
-    #[default]
     Off,
+}
+
+impl fmt::Display for ExpressChoice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+        })
+    }
 }
 
 /// Where an interface's XDP program is to run.
@@ -203,6 +212,9 @@ pub struct Network {
     /// Whether ARP and ND questions are answered here when the answer is known.
     #[serde(default = "Network::default_suppression")]
     pub suppression: bool,
+    /// Whether frames of established flows may take the express lane, where there is one.
+    #[serde(default)]
+    pub express: ExpressChoice,
 }
 
 impl Network {

@@ -31,7 +31,7 @@ pub use records::{BadRecord, Records};
 pub use routes::Routing;
 
 use crate::{
-    config::{self, Addresses, Config, Dataplane, NatChoice, Underlay, XdpChoice},
+    config::{self, Addresses, Config, Dataplane, ExpressChoice, NatChoice, Underlay, XdpChoice},
     mac::Mac,
 };
 
@@ -106,6 +106,9 @@ pub struct Network {
     /// Whether ARP and ND questions are answered here when the answer is known.
     #[serde(default = "crate::config::Network::default_suppression")]
     pub suppression: bool,
+    /// Whether frames of established flows may take the express lane.
+    #[serde(default)]
+    pub express: ExpressChoice,
 }
 
 /// A VTEP that takes part in a network: flooded to, and learned from.
@@ -399,8 +402,8 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
         let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
-        let crate::config::Network { nat, ageing, mac_limit, isolation, suppression, .. } = *network;
-        Self { name, vni, subnet, gateway, internal, nat, mtu, ageing, mac_limit, isolation, suppression }
+        let crate::config::Network { nat, ageing, mac_limit, isolation, suppression, express, .. } = *network;
+        Self { name, vni, subnet, gateway, internal, nat, mtu, ageing, mac_limit, isolation, suppression, express }
     }
 }
 

@@ -21,30 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rig::{Daemon, Home, Namespace, VXLANE, ask, host, refusal};
+use rig::{Daemon, Home, Namespace, VXLANE, ask, host, raw, refusal, request};
 use serde_json::{Value, json};
 
 const UPLINK: &str = "[underlay]\ninterface = \"u0\"\n";
 const BLUE: &str = "[[network]]\nname = \"blue\"\nvni = 5000\npeers = [\"192.0.2.2\"]\n";
-
-/// What the daemon of `home` answers to these bytes: status and body.
-fn raw(home: &Home, bytes: &[u8]) -> (u16, String) {
-    let mut stream = UnixStream::connect(home.path("s")).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // Whoever is refused early is not read to the end.
-    let _ = stream.write_all(bytes);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
-}
-
-fn request(home: &Home, method: &str, path: &str, body: &str) -> (u16, String) {
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost:\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-    raw(home, format!("{head}{body}").as_bytes())
-}
 
 fn create(home: &Home, body: &str) -> (u16, Value) {
     let (status, body) = request(home, "POST", "/v1/networks", body);

@@ -7,9 +7,10 @@ mod epochs;
 pub mod express;
 mod installed;
 mod kept;
-mod leases;
+mod mapped;
 mod merging;
 mod slots;
+mod tc;
 
 use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},
@@ -24,7 +25,7 @@ use aya::{
 };
 use installed::Installed;
 pub use kept::KeptLink;
-use leases::Leases;
+use mapped::Mapped;
 use merging::Unmerged;
 use slots::Slots;
 use std::{
@@ -44,6 +45,9 @@ pub enum Role {
     Uplink,
     /// Every frame.
     Access,
+    /// Every frame, and without a socket none is left to the host: the workers' end of the
+    /// express lane.
+    Lane,
 }
 
 /// Where the program is to run.
@@ -83,6 +87,8 @@ pub struct SteerCounters {
     pub fragment: u64,
     /// From an interface that is just being attached or detached.
     pub unknown_port: u64,
+    /// From the express lane, and no socket serves that queue: dropped.
+    pub no_worker: u64,
 }
 
 impl SteerCounters {
@@ -340,6 +346,7 @@ impl Steer {
             not_vxlan: sum(abi::Counter::NotVxlan)?,
             fragment: sum(abi::Counter::Fragment)?,
             unknown_port: sum(abi::Counter::UnknownPort)?,
+            no_worker: sum(abi::Counter::NoWorker)?,
         })
     }
 
@@ -355,6 +362,7 @@ impl Steer {
             role: match role {
                 Role::Uplink => abi::ROLE_UPLINK,
                 Role::Access => abi::ROLE_ACCESS,
+                Role::Lane => abi::ROLE_LANE,
             },
             first_slot: slots.first,
             queues: slots.count,
@@ -421,7 +429,8 @@ fn board(object: &mut Ebpf) -> Result<Board, SteerError> {
         Some(Map::Array(map)) => map,
         _ => return Err(missing),
     };
-    Ok(Arc::new(Leases::map(&map).map_err(SteerError::Board)?))
+    let words = Mapped::map(map.fd().as_fd(), abi::LEASE_WORDS as usize).map_err(SteerError::Board)?;
+    Ok(Arc::new(words))
 }
 
 fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {

@@ -17,7 +17,7 @@ pub use crate::attach::express::Epochs;
 use crate::{
     bridge::{Bridge, Origin},
     clock::Instant,
-    ids::{NetworkId, PortId},
+    ids::{NetworkId, PortId, WorkerId},
     tables::{Network, Role, Tables},
     verdict::{Decision, Verdict},
     vtep::{self, Template},
@@ -36,7 +36,7 @@ pub struct Leg {
 
 impl Leg {
     /// How a frame gets there.
-    pub fn kind(self) -> u32 {
+    pub fn kind(self) -> u16 {
         if self.into { KIND_PEER } else { KIND_SEND }
     }
 }
@@ -82,6 +82,7 @@ pub struct FlowCounts {
 
 /// One worker's share of the express lane.
 pub struct Express {
+    me: WorkerId,
     flows: Box<dyn Flows>,
     epochs: Arc<Epochs>,
     placed: Placed,
@@ -98,9 +99,11 @@ impl fmt::Debug for Express {
 }
 
 impl Express {
-    /// Puts at most `most` flows into `flows`.
-    pub fn new(flows: Box<dyn Flows>, epochs: Arc<Epochs>, most: usize) -> Self {
-        Self { flows, epochs, placed: Placed::new(most), ended: 0, counts: FlowCounts::default(), clock: kernel_time }
+    /// Puts at most `most` flows into `flows`, in the name of worker `me`, which is there from now on.
+    pub fn new(me: WorkerId, flows: Box<dyn Flows>, epochs: Arc<Epochs>, most: usize) -> Self {
+        epochs.beat(kernel_time());
+        let (placed, counts) = (Placed::new(most), FlowCounts::default());
+        Self { me, flows, epochs, placed, ended: 0, counts, clock: kernel_time }
     }
 
     /// Call this before looking at what other workers have to tell: decisions made from now on
@@ -142,9 +145,10 @@ impl Express {
         if self.epochs.ended() != self.ended || self.placed.is_fresh(&flow.key, epoch, time) {
             return;
         }
-        let life = flow.life.min(LIFE);
+        let life = flow.vouched.life();
         let nanos = |part: Duration| time.saturating_add(u64::try_from(part.as_nanos()).unwrap_or(u64::MAX));
-        let way = Way { epoch, expires: nanos(life), confirm: nanos(life / 2), ..flow.way };
+        let (expires, confirm, ages) = (nanos(life), nanos(life / 2), nanos(flow.vouched.unheard()));
+        let way = Way { epoch, expires, confirm, ages, worker: self.me.0, ..flow.way };
         if !self.placed.put(flow.key, flow.network, &way) {
             self.counts.refused += 1;
             return;
@@ -166,6 +170,7 @@ impl Express {
     /// is looked at within seven seconds.
     pub(crate) fn tick(&mut self) {
         let time = (self.clock)();
+        self.epochs.beat(time);
         let Self { flows, epochs, placed, counts, .. } = self;
         placed.sweep(
             time,
@@ -190,7 +195,29 @@ struct Flow {
     /// Its headers, where it has any.
     encap: Encap,
     /// For how long the MAC table vouches for it.
-    life: Duration,
+    vouched: Vouched,
+}
+
+/// For how long the MAC table vouches for the stations of a flow.
+#[derive(Clone, Copy, Debug)]
+struct Vouched {
+    /// Until one of them is forgotten, unless it is heard of again.
+    left: Duration,
+    ageing: Duration,
+}
+
+impl Vouched {
+    /// For how long a worker need not be asked. A frame that is to confirm a station comes twice
+    /// in a sixteenth of the ageing time.
+    fn life(self) -> Duration {
+        self.left.min(self.ageing / 8).min(LIFE)
+    }
+
+    /// For how long it may go on when nobody hears of the stations: the MAC table may remember
+    /// them for an eighth longer than they age, for want of a finer clock.
+    fn unheard(self) -> Duration {
+        self.left.saturating_sub(self.ageing / 8)
+    }
 }
 
 impl Flow {
@@ -211,8 +238,8 @@ impl Flow {
         match port.role {
             Role::Access(id) if id == decision.network && decision.start == 0 => {
                 let frame = &frame[..decision.end];
-                let (ethernet, life) = vouched(bridge, id, network, now, Origin::Port(from), decision, frame)?;
-                Self::access(tables, network, decision, leg, from, &ethernet, frame, life)
+                let (ethernet, vouched) = vouched(bridge, id, network, now, Origin::Port(from), decision, frame)?;
+                Self::access(tables, network, decision, leg, from, &ethernet, frame, vouched)
             }
             Role::Uplink if decision.start == OVERHEAD => {
                 Self::uplink(tables, bridge, now, network, decision, from, frame)
@@ -230,7 +257,7 @@ impl Flow {
         from: PortId,
         ethernet: &Ethernet,
         frame: &[u8],
-        life: Duration,
+        vouched: Vouched,
     ) -> Option<Self> {
         let mut encap = BLANK;
         if let Verdict::Deliver(to) = decision.verdict {
@@ -250,7 +277,7 @@ impl Flow {
         address.get_mut(..source.len())?.copy_from_slice(source);
         let key =
             FlowKey { ifindex: leg.ifindex, destination: ethernet.destination.0, source: ethernet.source.0, address };
-        Some(Self { key: Key::Flow(key), network: decision.network, way: encap.way, encap, life })
+        Some(Self { key: Key::Flow(key), network: decision.network, way: encap.way, encap, vouched })
     }
 
     fn uplink(
@@ -270,14 +297,14 @@ impl Flow {
             return None;
         }
         let inner = frame.get(decision.start..decision.end)?;
-        let (ethernet, life) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
+        let (ethernet, vouched) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
         let key = TunnelKey {
             vni: wire_vni(outer.vni),
             vtep: source.octets(),
             destination: ethernet.destination.0,
             source: ethernet.source.0,
         };
-        Some(Self { key: Key::Tunnel(key), network: id, way: local(tables, id, from, to)?, encap: BLANK, life })
+        Some(Self { key: Key::Tunnel(key), network: id, way: local(tables, id, from, to)?, encap: BLANK, vouched })
     }
 }
 
@@ -291,22 +318,21 @@ fn vouched(
     origin: Origin,
     decision: &Decision,
     frame: &[u8],
-) -> Option<(Ethernet, Duration)> {
+) -> Option<(Ethernet, Vouched)> {
     let (ethernet, _) = Ethernet::split(frame)?;
     if !matches!(ethernet.ether_type, EtherType::IPV4 | EtherType::IPV6) {
         return None;
     }
-    let (heard, _) = bridge.whereabouts(id, network, ethernet.source, now)?;
-    let (found, left) = bridge.whereabouts(id, network, ethernet.destination, now)?;
+    let (heard, left_here) = bridge.whereabouts(id, network, ethernet.source, now)?;
+    let (found, left_there) = bridge.whereabouts(id, network, ethernet.destination, now)?;
     let agrees = heard == origin
         && match (found, decision.verdict) {
             (Origin::Port(found), Verdict::Deliver(to)) => found == to,
             (Origin::Vtep(found), Verdict::Forward(to)) => found == to,
             _ => false,
         };
-    // A frame that is to confirm a station comes twice in a sixteenth of the ageing time.
-    let ageing = Duration::from_secs(network.ageing.into());
-    agrees.then_some((*ethernet, left.min(ageing / 8)))
+    let vouched = Vouched { left: left_here.min(left_there), ageing: Duration::from_secs(network.ageing.into()) };
+    agrees.then_some((*ethernet, vouched))
 }
 
 /// The way to a port of this host.
@@ -316,7 +342,7 @@ fn local(tables: &Tables, network: NetworkId, from: PortId, to: PortId) -> Optio
     Some(way(network, from, to, leg.ifindex, leg.kind()))
 }
 
-fn way(network: NetworkId, from: PortId, to: PortId, ifindex: u32, kind: u32) -> Way {
+fn way(network: NetworkId, from: PortId, to: PortId, ifindex: u32, kind: u16) -> Way {
     Way { network: network.0.into(), from: from.0, to: to.0, ifindex, kind, ..BLANK.way }
 }
 
@@ -325,19 +351,30 @@ fn wire_vni(vni: Vni) -> [u8; 4] {
     [high, middle, low, 0]
 }
 
-/// What the programs measure time with.
-fn kernel_time() -> u64 {
+/// What the programs measure time with, in nanoseconds.
+pub fn kernel_time() -> u64 {
     let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
     Duration::from(time).as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 const BLANK: Encap = Encap {
-    way: Way { expires: 0, confirm: 0, epoch: 0, network: 0, ifindex: 0, kind: 0, longest: u32::MAX, from: 0, to: 0 },
+    way: Way {
+        expires: 0,
+        confirm: 0,
+        ages: 0,
+        epoch: 0,
+        network: 0,
+        ifindex: 0,
+        longest: u32::MAX,
+        kind: 0,
+        worker: 0,
+        from: 0,
+        to: 0,
+    },
     ip_sum: 0,
     headers: [0; OVERHEAD],
     reserved: [0; 2],
 };
 
-/// The longest that a decision is repeated without asking: so long may established flows go on
-/// when nobody is there to ask.
+/// The longest that a decision is repeated without asking, while there is somebody to ask.
 const LIFE: Duration = Duration::from_secs(30);

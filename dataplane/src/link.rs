@@ -6,14 +6,14 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "netlink's enums have no end")]
 
 pub(crate) mod ethtool;
+pub(crate) mod filters;
+pub mod talk;
 
 use ethtool::Ethtool;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::{fmt, io};
 
 /// A network interface, as it was when asked about.
@@ -99,18 +99,16 @@ impl Link {
     /// [`LinkError::Get`] with `ENODEV` when the calling thread's namespace has none of that
     /// name; otherwise what the kernel answered.
     pub fn get(name: &str) -> Result<Self, LinkError> {
-        let failed = |source| LinkError::Get { name: name.to_owned(), source };
-        let answer = ask(name).map_err(failed)?;
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|e| LinkError::Answer { name: name.to_owned(), what: e.to_string() })?;
-        match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(Self::from_message(name, &link)),
-            NetlinkPayload::Error(error) => Err(failed(error.to_io())),
-            other => Err(LinkError::Answer {
-                name: name.to_owned(),
-                what: format!("unexpected message type {}", other.message_type()),
-            }),
-        }
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let answers = talk::ask(RouteNetlinkMessage::GetLink(question), 0);
+        let answers = answers.map_err(|source| LinkError::Get { name: name.to_owned(), source })?;
+        let link = answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
+        let missing = || LinkError::Answer { name: name.to_owned(), what: "no link in it".to_owned() };
+        link.map(|link| Self::from_message(name, link)).ok_or_else(missing)
     }
 
     fn from_message(name: &str, message: &LinkMessage) -> Self {
@@ -177,22 +175,4 @@ fn program(parts: &[LinkXdp]) -> Option<LinkProgram> {
         (any, XdpMode::Native)
     };
     Some(LinkProgram { id: id.unwrap_or_default(), mode })
-}
-
-/// One request, one answer.
-fn ask(name: &str) -> io::Result<Vec<u8>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-
-    let mut link = LinkMessage::default();
-    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
-    request.header.flags = NLM_F_REQUEST;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-
-    Ok(socket.recv_from_full()?.0)
 }

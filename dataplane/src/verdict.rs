@@ -186,6 +186,10 @@ drop_reasons! {
     NextHopUnresolved = "next_hop_unresolved",
     /// The port it came from or should leave by is being taken away.
     PortGone = "port_gone",
+    /// From the express lane to a worker, and the kernel had no memory for the tag.
+    NoTag = "no_tag",
+    /// In the express lane, and the kernel had no memory for its headers.
+    NoHeaders = "no_headers",
     /// Every transmit frame of the port is in use: the other side does not keep up.
     TxRingFull = "tx_ring_full",
     /// With its outer header it does not fit a transmit frame.

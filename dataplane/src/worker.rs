@@ -226,9 +226,14 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     /// As [`open`](Self::open).
     pub fn open_tagged(&mut self, port: PortId, queue: QueueId, receive: R, transmit: T) -> io::Result<()> {
         self.open(port, queue, receive, transmit)?;
+        self.have_tagged(port);
+        Ok(())
+    }
+
+    /// Has the frames of `port`, which is open, come and go tagged as those of other ports.
+    pub fn have_tagged(&mut self, port: PortId) {
         self.exits.tag_through(port);
         self.inlets.iter_mut().filter(|inlet| inlet.port == port).for_each(|inlet| inlet.tagged = true);
-        Ok(())
     }
 
     /// Makes room for a port whose frames come and go tagged.

@@ -31,7 +31,7 @@ struct Lane {
     express: Express,
     rx: XdpReceive,
     tx: XdpTransmit,
-    _steer: Steer,
+    steer: Steer,
 }
 
 impl Lane {
@@ -42,13 +42,13 @@ impl Lane {
         }
         rig.near.inside(|| {
             let mut express = Express::load().expect("load");
-            express.set_up(NEAR_IP.into(), 4789, "punt").expect("set up");
+            express.set_up(NEAR_IP.into(), 4789, "punt", None).expect("set up");
             let mut steer = Steer::load().expect("load");
-            let attached = steer.attach("ring", Role::Access, AttachMode::Native, 1).expect("attach");
+            let attached = steer.attach("ring", Role::Lane, AttachMode::Native, 1).expect("attach");
             let config = Config { bind: BindMode::Copy, ..Config::new("ring", 0) };
             let (rx, tx) = XdpSocket::open(&config).expect("open");
             steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");
-            Self { express, rx, tx, _steer: steer }
+            Self { express, rx, tx, steer }
         })
     }
 
@@ -142,4 +142,27 @@ fn what_is_no_veth_cannot_have_this_lane() {
     let mut lane = Lane::new(&rig);
     let refused = rig.near.inside(|| lane.express.attach("lo", Role::Access, PortId(1))).unwrap_err();
     assert_eq!(refused.to_string(), "lo cannot have the express lane: it is no veth");
+}
+
+#[test]
+fn what_no_worker_is_there_for_is_dropped_and_never_the_hosts() {
+    let rig = Rig::new();
+    let mut lane = Lane::new(&rig);
+    lane.attach(&rig, Role::Access, 1);
+    let mut far = rig.far.packets(VETH);
+    far.send(&frame(1, 60));
+    assert!(lane.next().is_some());
+    let Lane { mut express, rx, tx, steer } = lane;
+    drop((rx, tx));
+    let mut host = rig.near.packets("ring");
+    let before = steer.counters().unwrap().no_worker;
+    // The kernel takes a moment to let go of a socket, and drops what comes for it meanwhile.
+    eventually("frames are counted", || {
+        far.send(&frame(2, 60));
+        steer.counters().unwrap().no_worker > before
+    });
+    assert_eq!(host.receive(&NEAR_MAC), None, "nothing for the host");
+    let counters = steer.counters().unwrap();
+    assert_eq!((counters.passed(), express.counters().unwrap().no_exit), (0, 0));
+    express.detach(PortId(1)).unwrap();
 }

@@ -361,6 +361,7 @@ fn over_ipv6_an_uplink_takes_vxlan_to_our_address_and_leaves_all_else_to_the_hos
                 not_vxlan: now.not_vxlan - before.not_vxlan,
                 fragment: now.fragment - before.fragment,
                 unknown_port: now.unknown_port - before.unknown_port,
+                no_worker: 0,
             }
         };
         eventually(what, || grown() == expected);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -48,6 +48,10 @@ impl Ebpf {
         }
         Ok(())
     }
+}
+
+fn is_of_profile(variable: &OsStr) -> bool {
+    variable.to_string_lossy().starts_with("CARGO_PROFILE_")
 }
 
 fn check(built: &Path, object: &Path, made_with: &Path, toolchain: &Toolchain) -> Result<()> {
@@ -107,8 +111,13 @@ impl Toolchain {
     fn build(&self, program: &str, source: &Path) -> Result<PathBuf> {
         let out = repo::target_dir().join("ebpf");
         let flags = [vec!["-Clink-arg=--btf".into()], self.remaps()?].concat();
+        let mut cargo = repo::cargo();
+        // What somebody has set for builds of his own machine would change the object.
+        env::vars_os().map(|(name, _)| name).filter(|name| is_of_profile(name)).for_each(|name| {
+            cargo.env_remove(name);
+        });
         repo::run(
-            repo::cargo()
+            cargo
                 .current_dir(source)
                 .args(["build", "--quiet", "--release", "--locked", "-Zbuild-std=core"])
                 .args(["--target", TARGET])

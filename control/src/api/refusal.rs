@@ -10,7 +10,10 @@ use vxlane_dataplane::engine::WorkerGone;
 use super::types::{ApiError, Problem};
 use crate::{
     causes::chain,
-    daemon::{ChangeError, FdbError, MetricsError, NatError, NoSuchEndpoint, NoSuchNetwork, ReloadError, StartError},
+    daemon::{
+        ChangeError, FdbError, FlowsError, MetricsError, NatError, NoSuchEndpoint, NoSuchNetwork, ReloadError,
+        StartError,
+    },
     desired::{self, Refused},
     netlink::PairError,
 };
@@ -124,6 +127,15 @@ impl From<NatError> for Refusal {
         match error {
             NatError::NoSuchNetwork(error) => error.into(),
             NatError::Gone(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<FlowsError> for Refusal {
+    fn from(error: FlowsError) -> Self {
+        match error {
+            FlowsError::NoSuchNetwork(error) => error.into(),
+            FlowsError::Gone(_) | FlowsError::Lane(_) => Self::internal(&error),
         }
     }
 }

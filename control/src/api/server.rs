@@ -116,6 +116,8 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::metrics))
         .routes(routes!(routes::nat::show))
         .routes(routes!(routes::nat::flush))
+        .routes(routes!(routes::express::show))
+        .routes(routes!(routes::express::flush))
         .routes(routes!(routes::process::reload))
         .routes(routes!(routes::process::restart))
 }

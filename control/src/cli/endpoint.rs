@@ -77,6 +77,7 @@ fn details(endpoint: &Endpoint) -> String {
     row("ifname", endpoint.ifname.clone().unwrap_or_default());
     row("state", state(endpoint.state).to_owned());
     row("xdp", endpoint.xdp.clone().unwrap_or_default());
+    row("lane", endpoint.lane.map(|lane| lane.name().to_owned()).unwrap_or_default());
     row("frames", copying(endpoint.zero_copy).to_owned());
     row("ring", endpoint.ring.to_string());
     row("owner", owner(endpoint.owner).to_owned());

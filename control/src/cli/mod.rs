@@ -3,6 +3,7 @@
 pub mod columns;
 mod endpoint;
 mod events;
+mod express;
 mod fdb;
 pub mod generate;
 mod nat;
@@ -25,6 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use endpoint::EndpointCommand;
 pub use events::EventsArgs;
+pub use express::ExpressCommand;
 pub use fdb::{AddArgs, FdbCommand};
 pub use nat::NatCommand;
 pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
@@ -94,6 +96,13 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<NatCommand>,
     },
+    /// The express lane and its flows
+    #[command(infer_subcommands = true)]
+    Express {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Option<ExpressCommand>,
+    },
     /// Remote VTEPs
     #[command(infer_subcommands = true)]
     Peer {
@@ -151,6 +160,9 @@ pub async fn answer(cli: &Cli, out: Output<'_>) -> Result<(), ClientError> {
         Command::Network { command } => network::answer(&ask, command.as_ref().unwrap_or(&NetworkCommand::Ls)).await?,
         Command::Nat { command } => {
             nat::answer(&ask, command.as_ref().unwrap_or(&NatCommand::Show { network: None })).await?
+        }
+        Command::Express { command } => {
+            express::answer(&ask, command.as_ref().unwrap_or(&ExpressCommand::Show { network: None })).await?
         }
         Command::Endpoint { command } => {
             endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await?

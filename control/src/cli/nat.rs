@@ -45,7 +45,7 @@ pub(super) async fn answer(ask: &Question<'_>, command: &NatCommand) -> Result<S
 }
 
 /// The query of those parts that have a value.
-fn query(parts: &[(&str, Option<String>)]) -> String {
+pub(super) fn query(parts: &[(&str, Option<String>)]) -> String {
     let given = parts.iter().filter_map(|(name, value)| Some(format!("{name}={}", escape(value.as_ref()?))));
     let joined = given.collect::<Vec<_>>().join("&");
     if joined.is_empty() { joined } else { format!("?{joined}") }

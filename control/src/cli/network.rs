@@ -17,7 +17,7 @@ use crate::{
             requests::{EndpointRequest, NetworkRequest, RouteRequest},
         },
     },
-    config::{NatChoice, XdpChoice},
+    config::{ExpressChoice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -102,6 +102,9 @@ pub struct CreateArgs {
     /// ARP and ND questions shall be flooded though the answer is known
     #[arg(long)]
     pub no_suppression: bool,
+    /// Whether established flows may take the express lane, where there is one
+    #[arg(long, value_enum, default_value_t)]
+    pub express: ExpressChoice,
     /// A VTEP that takes part; can be given several times
     #[arg(long = "peer", value_name = "ADDRESS")]
     pub peers: Vec<IpAddr>,
@@ -185,6 +188,7 @@ fn request(args: &CreateArgs) -> NetworkRequest {
         mac_limit,
         isolation,
         suppression,
+        express: args.express,
         peers,
     }
 }
@@ -228,6 +232,7 @@ fn details(network: &Network) -> String {
     row("mac_limit", network.mac_limit.to_string());
     row("isolation", yes(network.isolation));
     row("suppression", yes(network.suppression));
+    row("express", network.express.to_string());
     row("owner", owner(network.owner).to_owned());
     row("endpoints", joined(&network.endpoints));
     row("peers", joined(&network.peers));

@@ -13,9 +13,10 @@ use tokio::{
     net::UnixStream,
     time::{sleep, timeout},
 };
+use vxlane_dataplane::{attach::express::sweep, link::Link};
 
 use super::Question;
-use crate::{api::client::ClientError, config::ConfigFile, keep::hold, run};
+use crate::{api::client::ClientError, config::ConfigFile, keep::hold, netlink, run};
 
 /// `vxlane hold`
 #[derive(Clone, Debug, Args)]
@@ -71,12 +72,27 @@ pub(super) async fn restart(ask: &Question<'_>) -> Result<String, ClientError> {
 /// # Errors
 /// If a daemon is there, or whoever keeps them attached does not answer.
 pub fn detach(args: &DetachArgs) -> anyhow::Result<()> {
-    let state = ConfigFile::load(&args.config)?.config.control.state;
+    let file = ConfigFile::load(&args.config)?.config;
+    let state = file.control.state;
     let _claimed = run::claim(&state)?;
-    if !hold::detach(&state).with_context(|| asking(&state))? {
+    let held = hold::detach(&state).with_context(|| asking(&state))?;
+    let left = remove_lane(&file.underlay.interface)?;
+    if !held && !left {
         bail!("nothing is kept attached for {}", state.display());
     }
     Ok(())
+}
+
+/// Removes what an express lane has left behind that nobody keeps, and says whether there was any.
+fn remove_lane(uplink: &str) -> anyhow::Result<bool> {
+    let Ok(uplink) = Link::get(uplink) else { return Ok(false) };
+    let swept = sweep(&uplink.name);
+    let [punt, _] = netlink::punt_names(uplink.index);
+    if !netlink::is_punt(&punt) {
+        return Ok(swept);
+    }
+    netlink::remove_pair(&punt).with_context(|| format!("removing {punt}"))?;
+    Ok(true)
 }
 
 fn asking(state: &Path) -> String {

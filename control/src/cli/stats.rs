@@ -1,16 +1,17 @@
 //! `vxlane stats` and `vxlane drops`: counters, and whether they add up.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal},
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Output, Question, columns::Columns};
 use crate::api::{
     client::ClientError,
-    types::{PortStats, Stats},
+    types::{Lane, LaneStats, PortStats, Stats},
 };
 
 /// `vxlane stats`
@@ -20,12 +21,29 @@ pub struct StatsArgs {
     #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "1",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub watch: Option<u64>,
+    /// Both lanes apart, or one of them
+    #[arg(long, value_enum, value_name = "LANE", num_args = 0..=1, default_missing_value = "both", conflicts_with = "watch")]
+    pub lane: Option<LaneChoice>,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LaneChoice {
+    /// One after the other.
+    Both,
+    /// What workers decided about.
+    Worker,
+    /// What programs repeated.
+    Express,
 }
 
 /// Moves the cursor home and clears what is below.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
 pub(super) async fn answer(ask: &Question<'_>, args: &StatsArgs, out: Output<'_>) -> Result<(), ClientError> {
+    if let Some(choice) = args.lane {
+        return super::print(out, &by_lane(ask, choice).await?);
+    }
     let Some(seconds) = args.watch else {
         return super::print(out, &ask.show(PATH, render).await?);
     };
@@ -45,6 +63,29 @@ pub(super) async fn answer(ask: &Question<'_>, args: &StatsArgs, out: Output<'_>
 }
 
 const PATH: &str = "/v1/stats";
+
+async fn by_lane(ask: &Question<'_>, choice: LaneChoice) -> Result<String, ClientError> {
+    let stats: Stats = ask.get(PATH).await?;
+    let wanted = |lane: &&LaneStats| match choice {
+        LaneChoice::Both => true,
+        LaneChoice::Worker => lane.lane == Lane::Worker.name(),
+        LaneChoice::Express => lane.lane == Lane::Express.name(),
+    };
+    let lanes: Vec<&LaneStats> = stats.lanes.iter().filter(wanted).collect();
+    if ask.cli.json {
+        return super::json(&lanes);
+    }
+    let shown = lanes.iter().map(|lane| format!("{}: {}", lane.lane, one(lane)));
+    Ok(shown.collect::<Vec<_>>().join("\n"))
+}
+
+/// One lane, by reason and by port.
+fn one(lane: &LaneStats) -> String {
+    let LaneStats { received, transmitted, copies, replies, dropped, imbalance, drops, ports: by_port, .. } = lane;
+    let sums = law(&[*received, *copies, *replies, *transmitted, *dropped], *imbalance);
+    let drops = if drops.is_empty() { String::new() } else { reasons(drops) + "\n" };
+    format!("{sums}\n{drops}{}", ports(by_port))
+}
 
 /// By port, what changed from `before` to `now` in each second of `time`.
 fn changes(before: &Stats, now: &Stats, time: Duration) -> String {
@@ -78,36 +119,51 @@ fn changes(before: &Stats, now: &Stats, time: Duration) -> String {
 }
 
 pub(super) fn render(stats: &Stats) -> String {
-    let law = if stats.imbalance == 0 { "balanced".to_owned() } else { format!("off by {}", stats.imbalance) };
-    let mut text = format!(
-        "received {} + copies {} + replies {} = transmitted {} + dropped {}  ({law})\n\n",
-        stats.received, stats.copies, stats.replies, stats.transmitted, stats.dropped,
-    );
+    let Stats { received, copies, replies, transmitted, dropped, imbalance, .. } = *stats;
+    let mut text = law(&[received, copies, replies, transmitted, dropped], imbalance) + "\n";
     let drops = if stats.drops.is_empty() { String::new() } else { render_drops(stats) + "\n" };
     text.push_str(&drops);
-    text.push_str(&ports(stats));
+    text.push_str(&ports(&stats.ports));
     text.push('\n');
     text.push_str(&kernel(stats));
     let steer = &stats.steer;
     text.push_str(&format!(
-        "\nsteered: redirected {} passed {} (not_vxlan {} no_socket {} fragment {} unknown_port {})\n",
-        steer.redirected, steer.passed, steer.not_vxlan, steer.no_socket, steer.fragment, steer.unknown_port,
+        "\nsteered: redirected {} passed {} (not_vxlan {} no_socket {} fragment {} unknown_port {}) dropped {} (no_worker)\n",
+        steer.redirected,
+        steer.passed,
+        steer.not_vxlan,
+        steer.no_socket,
+        steer.fragment,
+        steer.unknown_port,
+        steer.no_worker,
     ));
     text
 }
 
+/// The law that all counters obey, with its numbers.
+fn law(&[received, copies, replies, transmitted, dropped]: &[u64; 5], imbalance: i64) -> String {
+    let holds = if imbalance == 0 { "balanced".to_owned() } else { format!("off by {imbalance}") };
+    format!(
+        "received {received} + copies {copies} + replies {replies} = transmitted {transmitted} + dropped {dropped}  ({holds})\n"
+    )
+}
+
 pub(super) fn render_drops(stats: &Stats) -> String {
+    reasons(&stats.drops)
+}
+
+fn reasons(drops: &BTreeMap<String, u64>) -> String {
     let mut columns = Columns::titled(&["REASON", "FRAMES"]);
-    for (reason, count) in &stats.drops {
+    for (reason, count) in drops {
         columns.row([reason.clone(), count.to_string()]);
     }
     columns.render()
 }
 
-fn ports(stats: &Stats) -> String {
+fn ports(ports: &[PortStats]) -> String {
     let titles = ["PORT", "RX-PACKETS", "RX-BYTES", "RX-DROPS", "TX-PACKETS", "TX-BYTES", "TX-DROPS"];
     let mut columns = Columns::titled(&titles);
-    for port in &stats.ports {
+    for port in ports {
         let numbers = [port.rx_packets, port.rx_bytes, port.rx_drops, port.tx_packets, port.tx_bytes, port.tx_drops];
         columns.row([port.interface.clone()].into_iter().chain(numbers.map(|number| number.to_string())));
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{columns::Columns, endpoint::copying, joined, peer};
+use super::{columns::Columns, endpoint::copying, express, joined, peer};
 use crate::api::types::{Role, Status};
 
 pub(super) fn render(status: &Status) -> String {
@@ -28,7 +28,7 @@ pub(super) fn render(status: &Status) -> String {
 }
 
 fn ports(status: &Status) -> String {
-    let mut columns = Columns::titled(&["PORT", "ROLE", "NETWORK", "XDP", "FRAMES", "QUEUES"]);
+    let mut columns = Columns::titled(&["PORT", "ROLE", "NETWORK", "XDP", "FRAMES", "QUEUES", "LANE"]);
     for port in &status.ports {
         let role = match port.role {
             Role::Uplink => "uplink",
@@ -41,6 +41,7 @@ fn ports(status: &Status) -> String {
             port.xdp.clone(),
             copying(port.zero_copy).to_owned(),
             port.queues.len().to_string(),
+            express::lane(port.lane, port.why.as_deref()),
         ]);
     }
     columns.render()

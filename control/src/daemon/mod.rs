@@ -5,7 +5,9 @@
 
 mod change;
 mod express;
+mod flows;
 mod heard;
+mod lanes;
 mod metrics;
 mod nat;
 mod next_hops;
@@ -22,7 +24,7 @@ use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Instant
 
 use tokio::sync::Notify;
 use vxlane_dataplane::{
-    attach::{Role, Steer, SteerError},
+    attach::{Role, Steer, SteerError, express::ExpressCounters},
     engine::{Engine, EngineConfig, Pulse, WorkerGone},
     link::LinkError,
     port::xdp::{OpenError, XdpReceive, XdpTransmit},
@@ -33,6 +35,7 @@ use vxlane_dataplane::{
 
 pub use change::ChangeError;
 pub use express::LaneError;
+pub use flows::FlowsError;
 pub use metrics::MetricsError;
 pub use nat::NatError;
 pub use reconcile::Look;
@@ -62,8 +65,10 @@ use published::HostSide;
 pub struct Daemon {
     // First, so that frames go to the host again before the workers end.
     lane: Option<Lane>,
-    /// Why there is none.
-    no_lane: Option<&'static str>,
+    /// Why there is none, if there is none.
+    no_lane: &'static str,
+    /// What lanes have counted that are no more.
+    past: ExpressCounters,
     steer: Steer,
     engine: Engine<XdpReceive, XdpTransmit>,
     /// What is asked for, and what of it is done: the two always say the same.
@@ -175,6 +180,7 @@ impl Daemon {
     pub fn start(desired: Desired, host: Host, plan: Plan, estate: Estate) -> Result<Self, StartError> {
         let Estate { store, keeper, held, places } = estate;
         let mut ids = Ids::default();
+        held.tags().for_each(|(interface, tag)| ids.keep_port(interface, tag));
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
         let mut steer = Steer::load()?;
@@ -188,7 +194,8 @@ impl Daemon {
         let (way_out, bell) = (None, Arc::new(Notify::new()));
         let mut this = Self {
             lane: None,
-            no_lane: None,
+            no_lane: "",
+            past: ExpressCounters::default(),
             steer,
             engine,
             desired,
@@ -214,7 +221,9 @@ impl Daemon {
         this.hang_bell()?;
         this.next_hops = next_hops::look(&this.plan, uplink)?;
         this.resume(held)?;
-        this.open_lane()?;
+        if this.lane.is_none() {
+            this.open_lane()?;
+        }
         let resumed = this.ports.len();
         this.open_all(resumed > 0)?;
         this.resolve()?;

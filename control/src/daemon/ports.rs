@@ -48,6 +48,13 @@ pub(super) enum Mode {
     Express(Leg),
 }
 
+impl OpenPort {
+    /// Whether its frames come and go through the programs of the express lane.
+    pub(super) fn is_in_lane(&self) -> bool {
+        matches!(self.mode, Mode::Express(_))
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +79,7 @@ impl Daemon {
     pub(super) fn open(&mut self, interface: &str, role: Role, xdp: XdpChoice) -> Result<(), StartError> {
         let id = self.ids.port(interface).ok_or(Exhausted)?;
         let link = Link::get(interface)?;
-        if let Some(leg) = self.leg(&link, role, xdp)
+        if let Some(leg) = self.leg(&link, role, id, xdp)
             && let Some(port) = self.open_leg(interface, role, id, &link, leg)
         {
             self.admit(id)?;
@@ -80,7 +87,7 @@ impl Daemon {
             self.ports.push(port);
             return Ok(());
         }
-        let port = self.open_rings(interface, role, id, &link, attach_mode(xdp), false)?;
+        let port = self.open_rings(interface, role, id, &link, attach_mode(xdp))?;
         tracing::info!(interface, mode = %port.mode, port.zero_copy, port.ring, "attached");
         self.ports.push(port);
         Ok(())
@@ -89,7 +96,7 @@ impl Daemon {
     /// Opens the rings through which the frames of the express lane come and go.
     pub(super) fn open_ring(&mut self, interface: &str, id: PortId) -> Result<OpenPort, StartError> {
         let link = Link::get(interface)?;
-        let port = self.open_rings(interface, Role::Uplink, id, &link, AttachMode::Native, true)?;
+        let port = self.open_rings(interface, Role::Lane, id, &link, AttachMode::Native)?;
         self.serve(&port)?;
         Ok(port)
     }
@@ -101,12 +108,10 @@ impl Daemon {
         id: PortId,
         link: &Link,
         mode: AttachMode,
-        tagged: bool,
     ) -> Result<OpenPort, StartError> {
         let workers = commit::place(link.rx_queues, &mut self.loads());
         let ring = self.ring(role, workers.len());
-        let steered = if tagged { Role::Access } else { role };
-        let attached = self.steer.attach(interface, steered, mode, link.rx_queues)?;
+        let attached = self.steer.attach(interface, role, mode, link.rx_queues)?;
         let mut port = OpenPort {
             id,
             interface: interface.to_owned(),
@@ -121,18 +126,16 @@ impl Daemon {
             sockets: Vec::new(),
             kept: Vec::new(),
         };
-        if let Err(error) = self.open_queues(&mut port, tagged) {
+        if let Err(error) = self.open_queues(&mut port) {
             self.close(&port);
             return Err(error);
         }
-        if !tagged {
-            self.keep(&mut port);
-        }
+        self.keep(&mut port);
         Ok(port)
     }
 
-    fn open_queues(&self, port: &mut OpenPort, tagged: bool) -> Result<(), StartError> {
-        let id = port.id;
+    fn open_queues(&self, port: &mut OpenPort) -> Result<(), StartError> {
+        let (id, tagged) = (port.id, port.role == Role::Lane);
         for (queue, &worker) in (0..).zip(&port.workers) {
             let mut config = xdp::Config::new(&port.interface, u32::from(queue));
             (config.rx_frames, config.tx_frames) = (port.ring, port.ring);
@@ -199,7 +202,7 @@ impl Daemon {
         let access = self.ports.iter().filter(has_rings);
         let in_use = access.map(|port| frames(port.ring, port.workers.len())).sum();
         match role {
-            Role::Uplink => self.plan.ring,
+            Role::Uplink | Role::Lane => self.plan.ring,
             Role::Access => fair_ring(self.plan.ring, in_use, queues),
         }
     }

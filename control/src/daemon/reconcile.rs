@@ -3,6 +3,8 @@
 //! Nothing is remembered of the news but that there were some: what should be is compared with
 //! what is. A port that is not as it should be is closed, and opened when it can be.
 
+use std::collections::HashSet;
+
 use vxlane_dataplane::attach::Role;
 
 use super::{
@@ -36,7 +38,9 @@ impl Daemon {
     pub fn reconcile(&mut self, look: Look) -> Result<(), StartError> {
         self.check_keeper();
         self.tell_heard();
-        let lost = self.take_lost(look);
+        let returned = self.retry_lane();
+        let fault = self.lane_fault(look);
+        let lost = self.take_lost(look, fault, returned);
         if !lost.is_empty() {
             self.publish()?;
             for port in &lost {
@@ -45,6 +49,10 @@ impl Daemon {
             }
             let plan = self.plan.clone();
             self.retire(&lost, &plan);
+        }
+        if let Some(fault) = fault {
+            tracing::warn!(fault, "the express lane is made anew");
+            self.remake_lane();
         }
         if look == Look::Thorough {
             self.follow_mtu()?;
@@ -63,11 +71,14 @@ impl Daemon {
     }
 
     /// Takes the ports that cannot go on out of those that are open.
-    fn take_lost(&mut self, look: Look) -> Vec<OpenPort> {
+    fn take_lost(&mut self, look: Look, fault: Option<&'static str>, returned: bool) -> Vec<OpenPort> {
         let mut ports = std::mem::take(&mut self.ports);
         let mut lost = Vec::new();
         ports.retain_mut(|port| {
-            let reason = self.reason_to_close(port, look);
+            let back = returned && self.could_be_in_lane(port);
+            let back = back.then_some("the express lane is there again");
+            let fault = fault.filter(|_| port.is_in_lane()).or(back);
+            let reason = fault.or_else(|| self.reason_to_close(port, look));
             if let Some(reason) = reason {
                 tracing::warn!(interface = port.interface, reason, "closed");
                 lost.push(port.clone());
@@ -80,7 +91,11 @@ impl Daemon {
 
     /// Why a port cannot go on. Where the kernel does not say, it can.
     fn reason_to_close(&self, port: &mut OpenPort, look: Look) -> Option<&'static str> {
-        if matches!(port.mode, Mode::Rings(_)) && matches!(self.steer.is_on(port.ifindex), Ok(false)) {
+        let is_off = match port.mode {
+            Mode::Rings(_) => matches!(self.steer.is_on(port.ifindex), Ok(false)),
+            Mode::Express(_) => self.lane.as_ref().is_none_or(|lane| !lane.express.is_on(port.id)),
+        };
+        if is_off {
             return Some("the interface is gone, or somebody took our program off it");
         }
         if look == Look::Brief {
@@ -96,7 +111,8 @@ impl Daemon {
             // Its frames would wait in the ring, and a worker would try again and again.
             return Some("the interface is down");
         }
-        (link.mtu > port.mtu).then_some("its MTU has grown beyond the frames")
+        // Frames of the express lane are segmented to what the networks allow.
+        (!port.is_in_lane() && link.mtu > port.mtu).then_some("its MTU has grown beyond the frames")
     }
 
     /// Opens every interface that should be open and can be.
@@ -106,10 +122,9 @@ impl Daemon {
         let access =
             |endpoint: &crate::desired::PlannedEndpoint| (endpoint.interface.clone(), Role::Access, endpoint.xdp);
         let wanted: Vec<_> = std::iter::once(uplink).chain(self.plan.endpoints.iter().map(access)).collect();
-        for (interface, role, xdp) in wanted {
-            if !self.is_open(&interface) {
-                self.open_if_up(&interface, role, xdp);
-            }
+        let open: HashSet<String> = self.ports.iter().map(|port| port.interface.clone()).collect();
+        for (interface, role, xdp) in wanted.iter().filter(|(interface, ..)| !open.contains(interface)) {
+            self.open_if_up(interface, *role, *xdp);
         }
         self.ports[before..].to_vec()
     }
@@ -152,6 +167,7 @@ impl Daemon {
             }
         };
         tracing::info!(mtu = uplink.mtu, "the MTU of the uplink has changed");
+        self.follow_lane_mtu(uplink.mtu);
         set_pairs(&self.plan, &next);
         self.plan = next;
         self.publish()

@@ -11,11 +11,11 @@ use vxlane_dataplane::{
     worker::Report,
 };
 
-use super::{Daemon, StartError, ports::OpenPort};
+use super::{Daemon, StartError, lanes::Lanes, ports::OpenPort};
 use crate::{
     api::types::{
-        self, Endpoint, EndpointState, Frames, KernelStats, Network, Peer, PeerState, Port, PortStats, Role, Stats,
-        Status, SteerStats, Underlay, Worker,
+        self, Endpoint, EndpointState, Frames, KernelStats, Lane, LaneStats, Network, Peer, PeerState, Port, PortStats,
+        Role, Stats, Status, SteerStats, Underlay, Worker,
     },
     desired::{Owner, PlannedEndpoint, PlannedNetwork},
     netlink::NextHop,
@@ -59,7 +59,7 @@ impl Daemon {
                 port: self.plan.local.port,
                 mtu: self.uplink.mtu,
             },
-            express: self.why_no_lane().map_or_else(|| "on".to_owned(), |reason| format!("off: {reason}")),
+            express: if self.lane.is_some() { "on".to_owned() } else { format!("off: {}", self.no_lane) },
             workers: reports.iter().map(worker).collect(),
             ports: self.ports.iter().map(|port| self.port(port)).collect(),
             frames: reports.iter().flat_map(|(worker, report)| self.frames(*worker, report)).collect(),
@@ -114,6 +114,7 @@ impl Daemon {
             ifname: veth.as_ref().map(|veth| veth.ifname.clone()),
             owner: owner_told(owner),
             xdp: port.map(|port| port.mode.to_string()),
+            lane: port.map(|port| if self.why_no_lane(port).is_none() { Lane::Express } else { Lane::Worker }),
             zero_copy: port.is_some_and(|port| port.zero_copy),
             ring: port.map_or(0, |port| port.ring),
         }
@@ -139,28 +140,41 @@ impl Daemon {
         networks.into_iter().map(peer).collect()
     }
 
-    /// Counters of all workers together.
+    /// Counters of all workers, and of both lanes, together and apart.
     ///
     /// # Errors
-    /// [`StartError::Gone`] or [`StartError::Steer`]
+    /// [`StartError::Gone`], [`StartError::Lane`] or [`StartError::Steer`]
     pub fn stats(&self) -> Result<Stats, StartError> {
-        let reports = self.reports()?;
-        let mut total = Counters::default();
-        for (_, report) in &reports {
-            total += &report.counters;
-        }
+        let (lanes, reports) = (self.lanes()?, self.reports()?);
+        let Lanes { worker, express } = &lanes;
+        let total = self.counted("", &lanes.together());
         Ok(Stats {
             received: total.received,
             transmitted: total.transmitted,
             copies: total.copies,
             replies: total.replies,
-            dropped: total.drops.total(),
-            imbalance: i64::try_from(total.imbalance()).unwrap_or(i64::MAX),
-            drops: total.drops.nonzero().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
-            ports: self.ports.iter().map(|port| port_stats(port, &total)).collect(),
+            dropped: total.dropped,
+            imbalance: total.imbalance,
+            drops: total.drops,
+            ports: total.ports,
+            lanes: vec![self.counted(Lane::Worker.name(), worker), self.counted(Lane::Express.name(), express)],
             kernel: reports.iter().flat_map(|(worker, report)| self.kernel(*worker, report)).collect(),
             steer: steer_stats(self.steer.counters()?),
         })
+    }
+
+    fn counted(&self, lane: &str, counters: &Counters) -> LaneStats {
+        LaneStats {
+            lane: lane.to_owned(),
+            received: counters.received,
+            transmitted: counters.transmitted,
+            copies: counters.copies,
+            replies: counters.replies,
+            dropped: counters.drops.total(),
+            imbalance: i64::try_from(counters.imbalance()).unwrap_or(i64::MAX),
+            drops: counters.drops.nonzero().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            ports: self.ports.iter().map(|port| port_stats(port, counters)).collect(),
+        }
     }
 
     pub(super) fn reports(&self) -> Result<Vec<(WorkerId, Report)>, WorkerGone> {
@@ -191,6 +205,7 @@ impl Daemon {
             mac_limit: network.mac_limit,
             isolation: network.isolation,
             suppression: network.suppression,
+            express: network.express,
             owner: owner_told(owner),
             peers: network.peers.clone(),
             routes: network.routes.clone(),
@@ -199,13 +214,16 @@ impl Daemon {
     }
 
     fn port(&self, port: &OpenPort) -> Port {
+        let why = self.why_no_lane(port);
         Port {
             interface: port.interface.clone(),
             role: match port.role {
                 attach::Role::Uplink => Role::Uplink,
-                attach::Role::Access => Role::Access,
+                attach::Role::Access | attach::Role::Lane => Role::Access,
             },
             network: self.network_of(&port.interface),
+            lane: if why.is_none() { Lane::Express } else { Lane::Worker },
+            why,
             xdp: port.mode.to_string(),
             zero_copy: port.zero_copy,
             queues: port.workers.iter().map(|worker| worker.0).collect(),
@@ -269,5 +287,6 @@ fn steer_stats(counters: attach::SteerCounters) -> SteerStats {
         not_vxlan: counters.not_vxlan,
         fragment: counters.fragment,
         unknown_port: counters.unknown_port,
+        no_worker: counters.no_worker,
     }
 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     api::types::{Station, StationState},
     causes::chain,
-    commit,
+    commit::{self, RING},
     keep::{Held, HeldPort, Keeper, Names, STATIONS},
     mac::Mac,
 };
@@ -50,7 +50,7 @@ pub enum PauseError {
 /// A queue that was taken over and is not served yet.
 type Queue = (PortId, QueueId, XdpReceive, XdpTransmit);
 /// Such queues, by the worker that is to serve them.
-type Queues = BTreeMap<WorkerId, Vec<Queue>>;
+pub(super) type Queues = BTreeMap<WorkerId, Vec<Queue>>;
 
 impl Daemon {
     /// Takes over every port of the plan that an earlier process has left, with what it had
@@ -60,20 +60,28 @@ impl Daemon {
     /// [`StartError::Gone`]
     pub(super) fn resume(&mut self, mut held: Held) -> Result<(), StartError> {
         let mut queues = Queues::new();
+        self.resume_lane(&mut held, &mut queues)?;
         let uplink = (self.plan.uplink.clone(), Role::Uplink);
         let access = self.plan.endpoints.iter().map(|endpoint| (endpoint.interface.clone(), Role::Access));
         for (interface, role) in std::iter::once(uplink).chain(access).collect::<Vec<_>>() {
             let Some(port) = held.take(&interface) else { continue };
             let names = port.names.clone();
-            if let Err(reason) = self.resume_port(&interface, role, port, &mut queues) {
-                tracing::warn!(interface, reason, "not taken over, but opened anew");
-                self.keep_no_longer(&names);
+            let resumed = match port.leg {
+                Some(_) => self.resume_leg(&interface, role, port),
+                None => self.resume_port(&interface, role, port, &mut queues),
+            };
+            match resumed {
+                Ok(port) => self.ports.push(port),
+                Err(reason) => {
+                    tracing::warn!(interface, reason, "not taken over, but opened anew");
+                    self.keep_no_longer(&names);
+                }
             }
         }
         let stations = held.stations.take();
         self.keep_no_longer(&held.detach());
         self.keep_no_longer(&[STATIONS.to_owned()]);
-        if self.ports.is_empty() {
+        if self.ports.is_empty() && queues.is_empty() {
             return Ok(());
         }
         self.publish()?;
@@ -82,14 +90,22 @@ impl Daemon {
         {
             tracing::warn!(%error, "stations have to be learned anew");
         }
-        self.serve_resumed(queues)
+        self.serve_resumed(queues)?;
+        self.take_over_lane()
     }
 
     /// Takes over one port, up to where frames wait for a worker.
-    fn resume_port(&mut self, interface: &str, role: Role, held: HeldPort, queues: &mut Queues) -> Result<(), String> {
+    pub(super) fn resume_port(
+        &mut self,
+        interface: &str,
+        role: Role,
+        held: HeldPort,
+        queues: &mut Queues,
+    ) -> Result<OpenPort, String> {
         let told = |error: &dyn std::error::Error| chain(error).to_string();
         let program = held.link.ok_or("its program was not kept")?;
-        let (Some(id), Ok(link)) = (self.ids.port(interface), Link::get(interface)) else {
+        let name = if role == Role::Lane { RING } else { interface };
+        let (Some(id), Ok(link)) = (self.ids.port(name), Link::get(interface)) else {
             program.detach();
             return Err("the interface is gone".to_owned());
         };
@@ -127,16 +143,16 @@ impl Daemon {
             kept: held.names,
         };
         tracing::info!(interface, mode = %attached.mode, port.ring, "taken over");
-        self.ports.push(port);
         for ((queue, (_, receive, transmit)), worker) in (0..).zip(opened).zip(workers) {
             queues.entry(worker).or_default().push((id, QueueId(queue), receive, transmit));
         }
-        Ok(())
+        Ok(port)
     }
 
     /// Gives the workers what was taken over: all exits, then all inlets.
     fn serve_resumed(&mut self, queues: Queues) -> Result<(), StartError> {
         let mut inlets = Vec::new();
+        let ring = self.ids.port(RING);
         for (worker, queues) in queues {
             let (mut exits, mut receives) = (Vec::new(), Vec::new());
             for (port, queue, receive, transmit) in queues {
@@ -150,7 +166,13 @@ impl Daemon {
         }
         for (worker, receives) in inlets {
             let opened = self.engine.ask(worker, move |worker| {
-                receives.into_iter().try_for_each(|(port, queue, receive)| worker.open_inlet(port, queue, receive))
+                receives.into_iter().try_for_each(|(port, queue, receive)| {
+                    worker.open_inlet(port, queue, receive)?;
+                    if ring == Some(port) {
+                        worker.have_tagged(port);
+                    }
+                    io::Result::Ok(())
+                })
             });
             opened?.map_err(StartError::Workers)?;
         }
@@ -166,6 +188,7 @@ impl Daemon {
             self.keep(port);
         }
         self.ports = ports;
+        self.keep_lane();
     }
 
     /// Has what a port lives on kept. If that fails it is not: the port works all the same.
@@ -176,6 +199,9 @@ impl Daemon {
     }
 
     fn try_keep(&mut self, port: &mut OpenPort) -> io::Result<()> {
+        if port.is_in_lane() {
+            return self.keep_leg(port);
+        }
         let names = Names { interface: &port.interface };
         let link = self.steer.keep(port.ifindex).map_err(io::Error::other)?;
         self.keeper.put(&names.link(&link), link.link.as_fd())?;
@@ -248,6 +274,7 @@ impl Daemon {
         for port in std::mem::take(&mut self.ports) {
             self.close(&port);
         }
+        self.close_lane();
         std::mem::replace(&mut self.keeper, Keeper::Nobody).dismiss();
     }
 

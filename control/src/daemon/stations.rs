@@ -66,6 +66,8 @@ impl Daemon {
         for worker in self.engine.workers() {
             self.engine.ask(worker, move |worker| worker.pipeline.bridge.flush(only))?;
         }
+        // What was decided by what is forgotten now.
+        self.end_flows(only);
         Ok(())
     }
 

@@ -83,6 +83,7 @@ impl Desired {
             mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
             isolation: request.isolation,
             suppression: request.suppression.unwrap_or_else(config::Network::default_suppression),
+            express: request.express,
         };
         let place = network_place(&network.name);
         for (index, &address) in request.peers.iter().enumerate() {
@@ -110,6 +111,7 @@ impl Desired {
         same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;
         same(Some(request.isolation), Some(known.isolation), "isolation", &network)?;
         same(Some(suppression), Some(known.suppression), "suppression", &network)?;
+        same(Some(request.express), Some(known.express), "express", &network)?;
         same(wanted, None, "peers", &network)
     }
 

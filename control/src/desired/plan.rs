@@ -71,6 +71,8 @@ pub struct PlannedNetwork {
     pub isolation: bool,
     /// Whether ARP and ND questions are answered here when the answer is known.
     pub suppression: bool,
+    /// Whether frames of established flows may take the express lane.
+    pub express: ExpressChoice,
     /// VTEPs to flood to and to learn from.
     pub peers: Vec<IpAddr>,
     /// Networks that it reaches through its gateway.
@@ -125,7 +127,7 @@ impl Desired {
 
     fn plan_network(&self, network: &Owned<Network>, host: &Host) -> Result<PlannedNetwork, Problem> {
         let Network { name, vni, subnet, gateway, internal, mtu, .. } = &network.item;
-        let Network { ageing, mac_limit, isolation, suppression, .. } = network.item;
+        let Network { ageing, mac_limit, isolation, suppression, express, .. } = network.item;
         let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
         let mtu = mtu.unwrap_or_else(|| self.default_mtu(name, host));
         let bad_mtu = |_| Problem::new(network.field("mtu"), mtu, "more than 65535");
@@ -142,6 +144,7 @@ impl Desired {
             mac_limit,
             isolation,
             suppression,
+            express,
             peers: self.peers_of(name).collect(),
             routes: self.routes_of(name).map(ToOwned::to_owned).collect(),
             stations: self.stations_of(name),

@@ -5,9 +5,14 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use vxlane_dataplane::{attach::KeptLink, link::Link, port::xdp};
+use vxlane_dataplane::{
+    attach::{KeptLink, express::KeptLeg},
+    link::Link,
+    port::xdp,
+};
 
 use super::Descriptors;
+use crate::netlink;
 
 /// Under which names the descriptors of an interface are kept. None has more than 64 bytes.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +25,11 @@ impl Names<'_> {
     /// Of its link.
     pub fn link(&self, kept: &KeptLink) -> String {
         format!("link/{}/{}", kept.label(), self.interface)
+    }
+
+    /// Of its program in the express lane.
+    pub fn leg(&self, kept: &KeptLeg) -> String {
+        format!("lane/{}/{}", kept.label(), self.interface)
     }
 
     /// Of the socket of a queue.
@@ -46,6 +56,8 @@ pub struct Held {
 pub struct HeldPort {
     /// The program.
     pub link: Option<KeptLink>,
+    /// The program in the express lane.
+    pub leg: Option<KeptLeg>,
     /// The queues, by number.
     pub queues: BTreeMap<u16, xdp::Kept>,
     /// The names of all of it.
@@ -54,6 +66,25 @@ pub struct HeldPort {
 
 /// The name of the file with stations.
 pub(crate) const STATIONS: &str = "stations";
+
+impl HeldPort {
+    /// Leaves the interface as it was found before, and returns the names of what was kept. What
+    /// was made for the express lane goes.
+    pub fn detach(self, interface: &str) -> Vec<String> {
+        if let Some(link) = self.link {
+            link.detach();
+        }
+        if let Some(leg) = self.leg {
+            leg.detach(interface);
+        }
+        if netlink::is_punt(interface)
+            && let Err(error) = netlink::remove_pair(interface)
+        {
+            tracing::warn!(interface, %error, "removing");
+        }
+        self.names
+    }
+}
 
 impl Held {
     /// Sorts what was kept. What has a name that is not understood is let go of.
@@ -70,6 +101,10 @@ impl Held {
                 (Some("link"), Some(label), Some(interface)) => {
                     this.port(interface).link = Some(KeptLink::from_label(label, fd));
                 }
+                (Some("lane"), Some(label), Some(interface)) => match KeptLeg::from_label(label, fd) {
+                    Some(leg) => this.port(interface).leg = Some(leg),
+                    None => tracing::warn!(interface, label, "was kept, and is not known"),
+                },
                 (Some(half @ ("frames" | "socket")), Some(label), Some(interface)) => {
                     let key = (label.to_owned(), interface.to_owned());
                     match halves.remove(&key) {
@@ -114,15 +149,23 @@ impl Held {
         self.ports.remove(interface)
     }
 
+    /// The interface that leads from the express lane to the workers.
+    pub fn exit(&self) -> Option<&str> {
+        let is_exit = |port: &HeldPort| port.leg.as_ref().is_some_and(|leg| leg.tag.is_none());
+        self.ports.iter().find(|(_, port)| is_exit(port)).map(|(interface, _)| interface.as_str())
+    }
+
+    /// The interfaces that were in the express lane, with the numbers that their frames have in it.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.ports.iter().filter_map(|(interface, port)| Some((interface.as_str(), port.leg.as_ref()?.tag?)))
+    }
+
     /// Leaves every interface as it was found before all that was kept, and returns the names of
     /// what was kept of them.
     pub fn detach(self) -> Vec<String> {
         let mut names = Vec::new();
-        for port in self.ports.into_values() {
-            if let Some(link) = port.link {
-                link.detach();
-            }
-            names.extend(port.names);
+        for (interface, port) in self.ports {
+            names.extend(port.detach(&interface));
         }
         names
     }

@@ -15,18 +15,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::{
     RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use vxlane_dataplane::link::talk::{ask, ask_through, connect};
 
 pub use next_hop::{NextHop, next_hop, solicit};
 pub use outside::{neighbours, routes};
-pub use veth::{Pair, PairError, make_punt, remove_pair, set_pair_mtu};
+pub use veth::{Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_mtu, set_pair_mtu};
 pub use watch::Watch;
 
 /// The first address of each family of interface `ifindex` with global scope. Over IPv6 one that
@@ -87,60 +85,4 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
 /// Has the kernel change something.
 fn tell(message: Message) -> io::Result<()> {
     ask(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).map(drop)
-}
-
-/// Sends `message` and returns everything that the kernel has to say to it.
-fn ask(message: Message, flags: u16) -> io::Result<Vec<Message>> {
-    ask_through(&connect()?, message, flags)
-}
-
-/// A socket to the kernel, for the calling thread's namespace wherever it is used afterwards.
-fn connect() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-fn ask_through(socket: &Socket, message: Message, flags: u16) -> io::Result<Vec<Message>> {
-    let mut question = NetlinkMessage::from(message);
-    question.header.flags = NLM_F_REQUEST | flags;
-    question.finalize();
-    let mut bytes = vec![0; question.buffer_len()];
-    question.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-
-    let mut answers = Vec::new();
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        for answer in messages(&bytes)? {
-            let is_part = answer.header.flags & netlink_packet_core::NLM_F_MULTIPART != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => answers.push(message),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                _ => return Ok(answers),
-            }
-            if !is_part {
-                return Ok(answers);
-            }
-        }
-    }
-}
-
-/// The messages that one datagram of the kernel holds.
-fn messages(mut bytes: &[u8]) -> io::Result<Vec<NetlinkMessage<Message>>> {
-    let mut found = Vec::new();
-    while !bytes.is_empty() {
-        let length = NetlinkBuffer::new_checked(bytes).map_err(odd)?.length();
-        let message = NetlinkMessage::deserialize(bytes).map_err(odd)?;
-        found.push(message);
-        // Messages begin at multiples of four (`NLMSG_ALIGNTO`).
-        let next = usize::try_from(length).map_err(odd)?.next_multiple_of(4).clamp(1, bytes.len());
-        bytes = &bytes[next..];
-    }
-    Ok(found)
-}
-
-fn odd(error: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("netlink: {error}"))
 }

@@ -169,7 +169,7 @@ pub fn make_punt(punt: &str, ring: &str, mtu: u32, queues: u32) -> Result<(), Pa
     super::ask_through(&here, Message::NewLink(link), flags).map_err(step(&format!("RTM_NEWLINK {punt}")))?;
     let raise = |name: &str| {
         let mut link = named(name);
-        link.attributes.push(LinkAttribute::IfAlias("vxlane express lane".to_owned()));
+        link.attributes.push(LinkAttribute::IfAlias(PUNT.to_owned()));
         let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
         tell(&here, Message::SetLink(link), name)?;
@@ -184,6 +184,22 @@ pub fn make_punt(punt: &str, ring: &str, mtu: u32, queues: u32) -> Result<(), Pa
     })
 }
 
+/// The names of the pair that belongs to the uplink with this index: the end of the express lane,
+/// and that of the workers.
+pub fn punt_names(uplink: u32) -> [String; 2] {
+    [format!("vxp{uplink}"), format!("vxr{uplink}")]
+}
+
+/// The alias of either end of the pair between express lane and workers.
+const PUNT: &str = "vxlane express lane";
+
+/// Whether `interface` is an end of such a pair.
+pub fn is_punt(interface: &str) -> bool {
+    let is_alias = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfAlias(alias) if alias == PUNT);
+    let answers = super::ask(Message::GetLink(named(interface)), 0).unwrap_or_default();
+    answers.iter().any(|answer| matches!(answer, Message::NewLink(link) if link.attributes.iter().any(is_alias)))
+}
+
 /// Takes away the pair that `interface` is one end of. That it is gone already is no error.
 ///
 /// # Errors
@@ -195,21 +211,30 @@ pub fn remove_pair(interface: &str) -> io::Result<()> {
     }
 }
 
+/// Sets the MTU of an interface.
+///
+/// # Errors
+/// [`PairError`] if it would not have it.
+pub fn set_mtu(interface: &str, mtu: u32) -> Result<(), PairError> {
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    tell(&here, with_mtu(interface, mtu), interface)
+}
+
 /// Sets the MTU of both ends of a pair.
 ///
 /// # Errors
 /// [`PairError`] of the first end that would not have it.
 pub fn set_pair_mtu(interface: &str, netns: &Path, ifname: &str, mtu: u32) -> Result<(), PairError> {
-    let with_mtu = |name: &str| {
-        let mut link = named(name);
-        link.attributes.push(LinkAttribute::Mtu(mtu));
-        Message::SetLink(link)
-    };
-    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
-    tell(&here, with_mtu(interface), interface)?;
+    set_mtu(interface, mtu)?;
     let failed = |source| PairError::Netns { path: netns.to_owned(), source };
     let inside = File::open(netns).and_then(|namespace| connect_inside(&namespace)).map_err(failed)?;
-    tell(&inside, with_mtu(ifname), ifname)
+    tell(&inside, with_mtu(ifname, mtu), ifname)
+}
+
+fn with_mtu(interface: &str, mtu: u32) -> Message {
+    let mut link = named(interface);
+    link.attributes.push(LinkAttribute::Mtu(mtu));
+    Message::SetLink(link)
 }
 
 /// A socket to the kernel that speaks of `namespace`. Only a thread can enter, so one does.

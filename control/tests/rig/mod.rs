@@ -4,16 +4,21 @@
 #![expect(clippy::unwrap_used, reason = "a rig that cannot be set up is a test that failed")]
 
 pub(crate) mod probe;
+pub(crate) mod thief;
+pub(crate) mod two;
 
 use std::{
     env, fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{self, Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
+use nix::sched::{CloneFlags, setns};
 use tempfile::TempDir;
 
 /// The binary under test.
@@ -106,6 +111,36 @@ pub(crate) fn ask_refused(home: &Home, arguments: &str) -> String {
     String::from_utf8(stderr).unwrap()
 }
 
+/// What the daemon of `home` answers to these bytes: status and body.
+pub(crate) fn raw(home: &Home, bytes: &[u8]) -> (u16, String) {
+    let mut stream = UnixStream::connect(home.path("s")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Whoever is refused early is not read to the end.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+}
+
+/// What the daemon of `home` answers to a request: status and body.
+pub(crate) fn request(home: &Home, method: &str, path: &str, body: &str) -> (u16, String) {
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost:\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    raw(home, format!("{head}{body}").as_bytes())
+}
+
+/// What `work` comes to on a thread in `namespace`.
+pub(crate) fn inside<T: Send>(namespace: &Namespace, work: impl FnOnce() -> T + Send) -> T {
+    let file = fs::File::open(format!("/run/netns/{}", namespace.0)).unwrap();
+    let entered = || {
+        setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(entered).join().unwrap())
+}
+
 /// A directory with a configuration, a socket and a state directory.
 pub(crate) struct Home {
     directory: TempDir,
@@ -165,7 +200,13 @@ impl Daemon {
 
     /// The same, of another binary.
     pub(crate) fn start_as(program: &str, host: &Namespace, home: &Home) -> Self {
+        Self::start_with(program, host, home, &[])
+    }
+
+    /// The same, with these environment variables.
+    pub(crate) fn start_with(program: &str, host: &Namespace, home: &Home, environment: &[(&str, &str)]) -> Self {
         let mut command = host.command(program);
+        command.envs(environment.iter().copied());
         command.arg("run").arg("--config").arg(home.config()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut told, mut lines) = (String::new(), BufReader::new(child.stderr.take().unwrap()));

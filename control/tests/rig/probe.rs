@@ -11,9 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
-
-use super::Namespace;
+use super::{Namespace, inside};
 
 /// Datagrams a second.
 pub(crate) const RATE: u64 = 10_000;
@@ -50,12 +48,7 @@ impl Fate {
 }
 
 fn socket(namespace: &Namespace, address: SocketAddr) -> UdpSocket {
-    let file = std::fs::File::open(format!("/run/netns/{}", namespace.0)).unwrap();
-    let inside = move || {
-        setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-        UdpSocket::bind(address).unwrap()
-    };
-    thread::spawn(inside).join().unwrap()
+    inside(namespace, move || UdpSocket::bind(address).unwrap())
 }
 
 impl Probe {

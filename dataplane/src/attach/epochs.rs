@@ -1,63 +1,55 @@
 //! The epochs of networks, in memory that the programs of the express lane read as well.
 
-#![expect(unsafe_code, reason = "nothing we use maps a BPF array, and shared memory is read through pointers")]
+#![expect(unsafe_code, reason = "nothing we use has a call for membarrier")]
 
 use std::{
-    io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::{self, NonNull},
+    fmt, io,
+    os::fd::BorrowedFd,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use super::mapped::Mapped;
 use crate::ids::NetworkId;
 use vxlane_abi::express::MAX_NETWORKS;
 
 /// Says up to when flows of each network are good: those of its epoch are.
-#[derive(Debug)]
 pub struct Epochs {
-    numbers: NonNull<AtomicU32>,
+    /// By network, of which there are as many as a [`NetworkId`] has values.
+    numbers: Box<dyn AsRef<[AtomicU32]> + Send + Sync>,
+    /// When a worker was last there: the only value.
+    beat: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     /// Epochs that have ended, over all networks.
     ended: AtomicU64,
-    /// Whether `numbers` is a mapping, and not ours from the heap.
-    mapped: bool,
 }
 
-// SAFETY: what `numbers` points at is atomics, which any thread may use, for as long as `self`
-// lives; nothing else of `self` is bound to a thread.
-unsafe impl Send for Epochs {}
-
-// SAFETY: as above.
-unsafe impl Sync for Epochs {}
-
 const COUNT: usize = MAX_NETWORKS as usize;
-const BYTES: usize = COUNT * size_of::<AtomicU32>();
 
 impl Epochs {
     /// Epochs that no program looks at.
     pub fn unshared() -> Self {
         let numbers: Box<[AtomicU32]> = (0..COUNT).map(|_| AtomicU32::new(0)).collect();
-        Self { numbers: NonNull::from(Box::leak(numbers)).cast(), ended: AtomicU64::new(0), mapped: false }
+        let beat: Box<[AtomicU64]> = [AtomicU64::new(0)].into();
+        Self { numbers: Box::new(numbers), beat: Box::new(beat), ended: AtomicU64::new(0) }
     }
 
-    /// The epochs in the array map `map`, which can be mapped and has [`MAX_NETWORKS`] numbers.
+    /// The epochs in the array map `numbers`, which has [`MAX_NETWORKS`], and the time in `beat`,
+    /// which has one; both can be mapped.
     ///
     /// # Errors
     /// What the kernel answered to `mmap`.
-    pub(super) fn of_map(map: BorrowedFd<'_>) -> io::Result<Self> {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that is there.
-        let start = unsafe { libc::mmap(ptr::null_mut(), BYTES, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let numbers = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { numbers: numbers.cast(), ended: AtomicU64::new(0), mapped: true })
+    pub(super) fn of_maps(numbers: BorrowedFd<'_>, beat: BorrowedFd<'_>) -> io::Result<Self> {
+        let (numbers, beat) = (Mapped::map(numbers, COUNT)?, Mapped::map(beat, 1)?);
+        Ok(Self { numbers: Box::new(numbers), beat: Box::new(beat), ended: AtomicU64::new(0) })
     }
 
     fn number(&self, network: NetworkId) -> &AtomicU32 {
-        // SAFETY: there are as many numbers as a `NetworkId` has values, at `numbers`, until
-        // `drop`; the result borrows `self`. `u32`s in a page are aligned as atomics want it.
-        unsafe { self.numbers.add(network.index()).as_ref() }
+        &(*self.numbers).as_ref()[network.index()]
+    }
+
+    /// Has the programs know that a worker was there at `time`, by the clock of flows.
+    pub fn beat(&self, time: u64) {
+        // Relaxed: nothing else is told by it.
+        (*self.beat).as_ref()[0].store(time, Ordering::Relaxed);
     }
 
     /// The epoch of `network`.
@@ -80,16 +72,9 @@ impl Epochs {
     }
 }
 
-impl Drop for Epochs {
-    fn drop(&mut self) {
-        if self.mapped {
-            // SAFETY: `of_map` mapped this, and nobody has a reference into it any more.
-            unsafe { libc::munmap(self.numbers.as_ptr().cast(), BYTES) };
-        } else {
-            let numbers = ptr::slice_from_raw_parts_mut(self.numbers.as_ptr(), COUNT);
-            // SAFETY: `unshared` leaked this box, of this length, and nobody else frees it.
-            drop(unsafe { Box::from_raw(numbers) });
-        }
+impl fmt::Debug for Epochs {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Epochs").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 

@@ -3,10 +3,13 @@
 //! Whatever is done to an interface here is undone when it is detached or when [`Express`] is
 //! dropped. Programs that others have put there stay, and come first.
 
+mod kept;
+
 use std::{
     collections::HashMap,
     io,
     net::Ipv4Addr,
+    ops::AddAssign,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
@@ -14,7 +17,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, Pod,
     maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, SchedClassifier},
+    programs::{ProgramError, SchedClassifier, TcAttachType, tc::qdisc_detach_program},
 };
 use vxlane_abi::{
     VtepAddress,
@@ -22,13 +25,18 @@ use vxlane_abi::{
 };
 
 pub use super::epochs::Epochs;
-use super::{Role, installed::Installed};
+use super::{
+    Role,
+    tc::{self, Means, Placed},
+};
 use crate::{
     express::{Flows, FlowsError, Leg},
     ids::PortId,
     link::{Link, LinkError, ethtool::Ethtool},
     memlock,
 };
+pub use kept::KeptLeg;
+pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, TunnelKey, Way};
 
 /// Why an interface could not have the express lane.
 #[derive(Debug, thiserror::Error)]
@@ -101,13 +109,35 @@ pub struct ExpressCounters {
     pub no_exit: u64,
     /// No memory for a tag: dropped.
     pub no_tag: u64,
+    /// Were to take this lane, and had no room for their headers: dropped.
+    pub no_headers: u64,
+    /// What took this lane, counted as the frames that it is segmented into.
+    pub carried: u64,
+}
+
+impl AddAssign for ExpressCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.confirms += other.confirms;
+        self.stale += other.stale;
+        self.passed += other.passed;
+        self.sent += other.sent;
+        self.no_exit += other.no_exit;
+        self.no_tag += other.no_tag;
+        self.no_headers += other.no_headers;
+        self.carried += other.carried;
+    }
 }
 
 /// One instance of the programs, on any number of interfaces of one network namespace.
 pub struct Express {
     // First, so that they are dropped first: detaching needs the programs.
-    attached: HashMap<PortId, (u32, Installed)>,
-    exit: Option<Installed>,
+    attached: HashMap<PortId, (u32, Placed)>,
+    exit: Option<Placed>,
+    means: Means,
+    /// Ports whose program is still that of an earlier process, with the program that they are to have.
+    resumed: Vec<(PortId, &'static str)>,
     tags: BpfMap<MapData, u32, u32>,
     exits: Array<MapData, abi::Exit>,
     setup: Array<MapData, abi::Setup>,
@@ -133,13 +163,19 @@ impl Express {
             let program = program(&mut object, name)?;
             program.load().map_err(|source| ExpressError::Program { name, source })?;
         }
-        let epochs = descriptor(&object, maps::EPOCHS)?;
-        let epochs = Epochs::of_map(epochs.as_fd()).map_err(step("mapping the epochs"))?;
+        let (epochs, beat) = (descriptor(&object, maps::EPOCHS)?, descriptor(&object, maps::BEAT)?);
+        let epochs = Epochs::of_maps(epochs.as_fd(), beat.as_fd()).map_err(step("mapping the epochs"))?;
         Ok(Self {
             flow_map: descriptor(&object, maps::FLOWS)?,
             tunnel_map: descriptor(&object, maps::TUNNELS)?,
             attached: HashMap::new(),
             exit: None,
+            means: if std::env::var_os(MEANS).is_some_and(|means| means == "clsact") {
+                Means::Clsact
+            } else {
+                Means::Tcx
+            },
+            resumed: Vec::new(),
             tags: take(&mut object, maps::TAGS)?,
             exits: take(&mut object, maps::EXITS)?,
             setup: take(&mut object, maps::SETUP)?,
@@ -153,15 +189,29 @@ impl Express {
     }
 
     /// Says which datagrams are ours, and that `punt` leads to the workers. That interface is one
-    /// end of a pair, whose other end the workers have the rings of.
+    /// end of a pair, whose other end the workers have the rings of; an earlier process may have
+    /// left it with its program, which is `kept`.
     ///
     /// # Errors
     /// [`ExpressError`]
-    pub fn set_up(&mut self, address: Ipv4Addr, port: u16, punt: &str) -> Result<(), ExpressError> {
+    pub fn set_up(
+        &mut self,
+        address: Ipv4Addr,
+        port: u16,
+        punt: &str,
+        kept: Option<KeptLeg>,
+    ) -> Result<(), ExpressError> {
         let link = Link::get(punt)?;
         let finished = Ethtool::open(link.index).and_then(|device| device.finish_frames());
         finished.map_err(step(&format!("ethtool -K {punt} tx off txvlan off")))?;
-        self.exit = Some(self.install(&link, abi::EXIT_PROGRAM)?);
+        let there = match kept {
+            Some(kept) => Placed::kept(kept.program, &link).map_err(step("the program that was kept"))?,
+            None => None,
+        };
+        self.exit = Some(match there {
+            Some(placed) => placed,
+            None => self.install(&link, abi::EXIT_PROGRAM)?,
+        });
         let vtep = VtepAddress { address: address.octets(), port: port.to_be_bytes(), reserved: [0; 2] };
         let setup = abi::Setup { vtep, punt: link.index, queues: link.tx_queues };
         self.setup.set(0, setup, 0).map_err(map_failed(maps::SETUP))
@@ -171,6 +221,19 @@ impl Express {
     /// kernel's own way before it, and what is sent into one all of it behind.
     pub fn suits(link: &Link) -> bool {
         link.kind.as_deref() == Some("veth")
+    }
+
+    /// Whether frames of `port` can be told by a tag.
+    pub fn can_tag(port: PortId) -> bool {
+        u32::from(port.0) < abi::MAX_TAGS
+    }
+
+    /// How the programs are attached: `tcx` or `clsact`.
+    pub fn place(&self) -> &'static str {
+        match self.means {
+            Means::Tcx => "tcx",
+            Means::Clsact => "clsact",
+        }
     }
 
     /// Where `link` is to the programs.
@@ -185,20 +248,8 @@ impl Express {
     /// [`ExpressError`]; the interface is then as it was.
     pub fn attach(&mut self, interface: &str, role: Role, port: PortId) -> Result<Leg, ExpressError> {
         let link = Link::get(interface)?;
-        let unfit = |why| ExpressError::Unfit { interface: interface.to_owned(), why };
-        if !Self::suits(&link) {
-            return Err(unfit("it is no veth"));
-        }
-        let tag = u32::from(port.0);
-        if tag >= abi::MAX_TAGS {
-            return Err(unfit("too many ports"));
-        }
-        let name = if role == Role::Uplink { abi::UPLINK_PROGRAM } else { abi::ACCESS_PROGRAM };
-        let leg = Self::leg(&link, role);
-        let exit = abi::Exit { ifindex: link.index, kind: leg.kind() };
-        self.exits.set(tag, exit, 0).map_err(map_failed(maps::EXITS))?;
-        self.tags.insert(link.index, tag, 0).map_err(map_failed(maps::TAGS))?;
-        match self.install(&link, name) {
+        let leg = self.register(&link, role, port)?;
+        match self.install(&link, program_of(role)) {
             Ok(program) => {
                 self.attached.insert(port, (link.index, program));
                 Ok(leg)
@@ -209,6 +260,34 @@ impl Express {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the program of `port` is where it was put; where the kernel does not say, it is.
+    pub fn is_on(&self, port: PortId) -> bool {
+        self.attached.get(&port).is_some_and(|(index, placed)| placed.is_on(*index).unwrap_or(true))
+    }
+
+    /// The same of the program on the interface `punt`, which leads to the workers.
+    pub fn leads_on(&self, punt: u32) -> bool {
+        self.exit.as_ref().is_some_and(|placed| placed.is_on(punt).unwrap_or(true))
+    }
+
+    /// Has the programs know the port on `link`.
+    fn register(&mut self, link: &Link, role: Role, port: PortId) -> Result<Leg, ExpressError> {
+        let unfit = |why| ExpressError::Unfit { interface: link.name.clone(), why };
+        if !Self::suits(link) {
+            return Err(unfit("it is no veth"));
+        }
+        if !Self::can_tag(port) {
+            return Err(unfit("too many ports"));
+        }
+        let tag = u32::from(port.0);
+        let leg = Self::leg(link, role);
+        let exit = abi::Exit { ifindex: link.index, kind: leg.kind(), reserved: 0 };
+        self.clear_counts(tag)?;
+        self.exits.set(tag, exit, 0).map_err(map_failed(maps::EXITS))?;
+        self.tags.insert(link.index, tag, 0).map_err(map_failed(maps::TAGS))?;
+        Ok(leg)
     }
 
     /// Takes the program off the interface of `port`.
@@ -259,7 +338,7 @@ impl Express {
         Ok((flows, tunnels))
     }
 
-    /// What passed `port` in this lane, since it was attached.
+    /// What passed `port` in this lane since it was attached, also after it was detached.
     ///
     /// # Errors
     /// [`ExpressError::Map`]
@@ -293,22 +372,34 @@ impl Express {
             sent: sum(Event::Sent)?,
             no_exit: sum(Event::NoExit)?,
             no_tag: sum(Event::NoTag)?,
+            no_headers: sum(Event::NoHeaders)?,
+            carried: sum(Event::Carried)?,
         })
     }
 
-    fn install(&mut self, link: &Link, name: &'static str) -> Result<Installed, ExpressError> {
-        let program = program(&mut self.object, name)?.fd();
-        let program = program.map_err(|source| ExpressError::Program { name, source })?;
-        Installed::create_tc(program.as_fd(), link.index).map_err(step(&format!("attaching {name} to {}", link.name)))
+    /// Puts a program on `link`: the first time, by what the kernel turns out to have.
+    fn install(&mut self, link: &Link, name: &'static str) -> Result<Placed, ExpressError> {
+        sweep(&link.name);
+        let program = program(&mut self.object, name)?;
+        let placed = match Placed::create(program, link, self.means) {
+            Err(error) if self.exit.is_none() && self.means == Means::Tcx && tc::is_unknown(&error) => {
+                self.means = Means::Clsact;
+                Placed::create(program, link, self.means)
+            }
+            placed => placed,
+        };
+        placed.map_err(step(&format!("attaching {name} to {}", link.name)))
     }
 
     fn forget(&mut self, port: PortId, index: u32) -> Result<(), ExpressError> {
-        let tag = u32::from(port.0);
+        self.tags.remove(&index).map_err(map_failed(maps::TAGS))?;
+        self.exits.set(u32::from(port.0), abi::Exit::default(), 0).map_err(map_failed(maps::EXITS))
+    }
+
+    fn clear_counts(&mut self, tag: u32) -> Result<(), ExpressError> {
         let processors = aya::util::nr_cpus().map_err(|(what, source)| step(what)(source))?;
         let zero = vec![abi::PortCounts::default(); processors];
         let zero = zero.try_into().map_err(step("a counter for each processor"))?;
-        self.tags.remove(&index).map_err(map_failed(maps::TAGS))?;
-        self.exits.set(tag, abi::Exit::default(), 0).map_err(map_failed(maps::EXITS))?;
         self.port_counts.set(tag, zero, 0).map_err(map_failed(maps::PORT_COUNTS))
     }
 }
@@ -337,6 +428,19 @@ impl Flows for FlowMaps {
         // As above.
         let _ = self.tunnels.remove(key);
     }
+}
+
+/// Takes off `interface` what a process has left there that had no link, and that nobody keeps;
+/// says whether there was any.
+pub fn sweep(interface: &str) -> bool {
+    let names = [abi::ACCESS_PROGRAM, abi::UPLINK_PROGRAM, abi::EXIT_PROGRAM];
+    // Fails where there is none.
+    names.map(|name| qdisc_detach_program(interface, TcAttachType::Ingress, name).is_ok()).contains(&true)
+}
+
+/// The program for a port of this role.
+fn program_of(role: Role) -> &'static str {
+    if role == Role::Uplink { abi::UPLINK_PROGRAM } else { abi::ACCESS_PROGRAM }
 }
 
 /// A descriptor of a map that is still in `object`.
@@ -376,6 +480,9 @@ fn step(step: &str) -> impl FnOnce(io::Error) -> ExpressError + use<> {
     let step = step.to_owned();
     move |source| ExpressError::Step { step, source }
 }
+
+/// Set to `clsact`, has programs be attached as on kernels that have nothing better.
+const MEANS: &str = "VXLANE_TC";
 
 /// As many flows as are shown at once.
 const LISTED: usize = 2 * abi::MAX_FLOWS as usize;

@@ -92,9 +92,23 @@ impl Drop for Installed {
 /// # Errors
 /// What the kernel answered to `BPF_OBJ_GET_INFO_BY_FD`.
 pub(super) fn info(link: &OwnedFd) -> io::Result<LinkInfo> {
+    let info = words(link)?;
+    Ok(LinkInfo { program: info[2], ifindex: info[4] })
+}
+
+/// The number of a program.
+///
+/// # Errors
+/// As [`info`].
+pub(super) fn program_number(program: &OwnedFd) -> io::Result<u32> {
+    Ok(words(program)?[1])
+}
+
+/// The first words of what the kernel knows of a BPF object.
+fn words(object: &OwnedFd) -> io::Result<[u32; INFO_WORDS as usize]> {
     let mut info = [0_u32; INFO_WORDS as usize];
     let mut attributes = InfoAttributes {
-        fd: number(link.as_fd()),
+        fd: number(object.as_fd()),
         length: INFO_WORDS * 4,
         info: info.as_mut_ptr().expose_provenance() as u64,
     };
@@ -105,7 +119,7 @@ pub(super) fn info(link: &OwnedFd) -> io::Result<LinkInfo> {
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(LinkInfo { program: info[2], ifindex: info[4] })
+    Ok(info)
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {
@@ -132,7 +146,8 @@ struct InfoAttributes {
 }
 
 /// `struct bpf_link_info` of `include/uapi/linux/bpf.h` in words: type, number, number of the
-/// program, a gap, and for XDP the interface; other kinds of links have more.
+/// program, a gap, and for XDP and TCX the interface; other kinds of links have more. Of `struct
+/// bpf_prog_info` the first two are type and number.
 const INFO_WORDS: u32 = 16;
 /// `enum bpf_cmd` and `enum bpf_attach_type`, same place.
 const BPF_OBJ_GET_INFO_BY_FD: i64 = 15;

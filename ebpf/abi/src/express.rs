@@ -25,6 +25,9 @@ pub mod maps {
     pub const EXITS: &str = "EXITS";
     /// `Array<Setup>` of one.
     pub const SETUP: &str = "SETUP";
+    /// `Array<u64>` of one that can be mapped: when a worker was last there, on the clock of
+    /// [`Way::expires`](super::Way::expires).
+    pub const BEAT: &str = "BEAT";
     /// `PerCpuArray<PortCounts>`, by tag.
     pub const PORT_COUNTS: &str = "PORT_COUNTS";
     /// `PerCpuArray<u64>`, indexed by [`Event`](super::Event).
@@ -69,32 +72,41 @@ pub struct TunnelKey {
     pub source: [u8; 6],
 }
 
+/// How long after the last [`maps::BEAT`] workers are still taken to be there, in nanoseconds.
+/// They beat ten times a second.
+pub const ABSENT: u64 = 2_000_000_000;
+
 /// The frame is sent by the interface.
-pub const KIND_SEND: u32 = 1;
+pub const KIND_SEND: u16 = 1;
 /// The interface is a veth whose other end is in another namespace: the frame arrives there.
-pub const KIND_PEER: u32 = 2;
+pub const KIND_PEER: u16 = 2;
 /// The frame is encapsulated, and sent by the interface.
-pub const KIND_TUNNEL: u32 = 3;
+pub const KIND_TUNNEL: u16 = 3;
 
 /// Where the frames of a flow go, and for how long that is good.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    /// On the monotonic clock, in nanoseconds. From then on a worker decides.
+    /// On the monotonic clock, in nanoseconds. From then on a worker decides, if one is there.
     pub expires: u64,
     /// From then on one frame goes to a worker, which confirms the flow; the program sets this
     /// to [`u64::MAX`] when it sends that frame.
     pub confirm: u64,
+    /// When the first of its two stations is forgotten unless it is heard of again. So long is
+    /// the flow good while no worker is there to confirm it.
+    pub ages: u64,
     /// The epoch of the network in which this was decided.
     pub epoch: u32,
     /// The network.
     pub network: u32,
     /// The interface.
     pub ifindex: u32,
-    /// One of the `KIND`s.
-    pub kind: u32,
     /// The longest frame that may pass, in bytes.
     pub longest: u32,
+    /// One of the `KIND`s.
+    pub kind: u16,
+    /// The worker that has decided.
+    pub worker: u16,
     /// The tag of the port where the frames come in.
     pub from: u16,
     /// The tag of the port where they leave.
@@ -123,7 +135,9 @@ pub struct Exit {
     /// The interface; 0 if the tag is not in use.
     pub ifindex: u32,
     /// [`KIND_SEND`] or [`KIND_PEER`].
-    pub kind: u32,
+    pub kind: u16,
+    /// Zero. Keeps the value free of padding, so that every byte of it is defined.
+    pub reserved: u16,
 }
 
 /// What all programs need.
@@ -138,8 +152,8 @@ pub struct Setup {
     pub queues: u32,
 }
 
-/// What passed one port in this lane. A frame that the kernel segments later counts as often as
-/// it has segments.
+/// What passed one port in this lane. A frame that the kernel segments later counts as the frames
+/// that it is segmented into, each with headers of its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounts {
@@ -173,10 +187,14 @@ pub enum Event {
     NoExit = 6,
     /// The kernel had no memory to give it a tag: dropped.
     NoTag = 7,
+    /// It took the express lane, counted as [`PortCounts`] are.
+    Carried = 8,
+    /// It was to take the express lane, and the kernel did not let its headers be written: dropped.
+    NoHeaders = 9,
 }
 
 /// Number of [`Event`]s.
-pub const EVENTS: u32 = 8;
+pub const EVENTS: u32 = 10;
 
 /// The outer source port of a flow: part of `vtep::entropy` that both sides share.
 pub mod entropy {
@@ -229,15 +247,16 @@ mod user {
     // SAFETY: `repr(C)` of byte arrays: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for TunnelKey {}
 
-    // SAFETY: `repr(C)` of two `u64`, five `u32` and two `u16`, 40 bytes in all, a multiple of
+    // SAFETY: `repr(C)` of three `u64`, four `u32` and four `u16`, 48 bytes in all, a multiple of
     // eight: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Way {}
 
-    // SAFETY: `repr(C)` of a `Way`, a `u32` and 52 bytes, 96 bytes in all, a multiple of eight:
+    // SAFETY: `repr(C)` of a `Way`, a `u32` and 52 bytes, 104 bytes in all, a multiple of eight:
     // no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Encap {}
 
-    // SAFETY: `repr(C)` of two `u32`: no padding, every bit pattern is a value, no pointers.
+    // SAFETY: `repr(C)` of a `u32` and two `u16`: no padding, every bit pattern is a value, no
+    // pointers.
     unsafe impl aya::Pod for Exit {}
 
     // SAFETY: `repr(C)` of eight bytes and two `u32`: no padding, every bit pattern is a value,

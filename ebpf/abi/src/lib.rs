@@ -56,11 +56,15 @@ pub const ROLE_UPLINK: u32 = 1;
 /// [`PortSteer::role`] of an overlay port: every frame is ours.
 pub const ROLE_ACCESS: u32 = 2;
 
+/// [`PortSteer::role`] of the workers' end of the express lane: every frame is ours, and none is
+/// for the host, also while no worker is there.
+pub const ROLE_LANE: u32 = 3;
+
 /// How the frames of one interface are steered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortSteer {
-    /// [`ROLE_UPLINK`] or [`ROLE_ACCESS`]; frames of any other role pass to the host.
+    /// One of the `ROLE`s; frames of any other role pass to the host.
     pub role: u32,
     /// The slot of receive queue 0; the other queues follow.
     pub first_slot: u32,
@@ -120,10 +124,12 @@ pub enum Counter {
     Fragment = 3,
     /// From an interface that is in no map, or has an unknown role: passed.
     UnknownPort = 4,
+    /// From the express lane, and nobody listens on that queue: dropped.
+    NoWorker = 5,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = 5;
+pub const COUNTERS: u32 = 6;
 
 #[cfg(feature = "user")]
 mod user {

@@ -11,9 +11,9 @@ use aya_ebpf::{
 use vxlane_abi::express::{Encap, Event, FlowKey, KIND_TUNNEL, OVERHEAD, entropy};
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, is_echo, ne32, word},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo, ne32, word},
     leave,
-    maps::{FLOWS, admit, count, count_ports},
+    maps::{FLOWS, admit, count, count_hit},
 };
 
 /// Forwards the frame, or says why a worker has to.
@@ -32,14 +32,15 @@ pub fn forward(ctx: &TcContext) -> Result<i32, Event> {
     // SAFETY: as above.
     let (longest, kind, ifindex, from, to) =
         unsafe { ((*way).longest, (*way).kind, (*way).ifindex, (*way).from, (*way).to) };
-    if packet.longest > longest {
+    if packet.longest(&facts) > longest {
         return Err(Event::Miss);
     }
     if kind == KIND_TUNNEL {
         return encap(ctx, flow, &facts, &packet);
     }
-    count(Event::Hit);
-    count_ports(from, to, facts.packets, facts.length, facts.length);
+    let (packets, repeated) = facts.on_the_wire(packet.headers);
+    let bytes = facts.length + repeated;
+    count_hit(from, to, packets, bytes, bytes);
     Ok(leave::send(ctx, ifindex, kind))
 }
 
@@ -51,8 +52,8 @@ struct Packet {
     source_port: u16,
     /// Congestion mark.
     ecn: u8,
-    /// The longest frame it is on the wire, in bytes.
-    longest: u32,
+    /// Bytes of headers that each frame has which it will be segmented into; unknown if it will not.
+    headers: u32,
 }
 
 impl Packet {
@@ -61,8 +62,14 @@ impl Packet {
         ether_type: 0,
         source_port: 0,
         ecn: 0,
-        longest: 0,
+        headers: 0,
     };
+
+    /// The length of the longest frame that it is on the wire.
+    #[inline(always)]
+    fn longest(&self, facts: &Facts) -> u32 {
+        if facts.segment == 0 { facts.length } else { self.headers + facts.segment }
+    }
 
     /// Reads a packet of IPv4 without options, or of IPv6 without extensions. In place: there is
     /// little room on the stack.
@@ -97,7 +104,7 @@ impl Packet {
             return None;
         }
         self.source_port = entropy::source_port(word(bytes, 26), protocol, ports);
-        self.longest = longest::<47>(ctx, facts, protocol, 34)?;
+        self.headers = headers::<47>(ctx, facts, protocol, 34)?;
         Some(())
     }
 
@@ -123,7 +130,7 @@ impl Packet {
         addresses = entropy::fold(addresses, word(bytes, 38));
         addresses = entropy::fold(addresses, word(bytes, 46));
         self.source_port = entropy::source_port(addresses, protocol, ports);
-        self.longest = longest::<67>(ctx, facts, protocol, 54)?;
+        self.headers = headers::<67>(ctx, facts, protocol, 54)?;
         Some(())
     }
 }
@@ -133,21 +140,6 @@ impl Packet {
 fn first(address: &mut [u8; 16]) -> &mut [u8; 4] {
     // SAFETY: the first four of sixteen bytes, borrowed from those.
     unsafe { &mut *address.as_mut_ptr().cast() }
-}
-
-/// The length of the longest frame that this one is on the wire; its transport header is at
-/// `transport`, and `N` is where the length of a TCP header at that place has been read.
-#[inline(always)]
-fn longest<const N: usize>(ctx: &TcContext, facts: &Facts, protocol: u8, transport: usize) -> Option<u32> {
-    if facts.segment == 0 {
-        return Some(facts.length);
-    }
-    let header = match protocol {
-        TCP => u32::from(head::<N>(ctx)?[transport + 12] >> 4) * 4,
-        UDP => 8,
-        _ => return None,
-    };
-    Some(transport as u32 + header + facts.segment)
 }
 
 /// Puts the tunnel on and sends the frame by the uplink.
@@ -187,11 +179,12 @@ fn encap(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) ->
     }
     // The frame has just been made that long, in one place and writable: this cannot fail.
     if ctx.store(0, &outer, 0).is_err() {
+        count(Event::NoHeaders);
         return Ok(leave::DROP);
     }
-    count(Event::Hit);
-    let overhead = OVERHEAD as u32 * facts.packets;
-    count_ports(from, to, facts.packets, facts.length, facts.length + overhead);
+    let (packets, repeated) = facts.on_the_wire(packet.headers);
+    let received = facts.length + repeated;
+    count_hit(from, to, packets, received, received + OVERHEAD as u32 * packets);
     // SAFETY: the helper takes numbers, and checks them.
     Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
 }

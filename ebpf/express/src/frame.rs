@@ -60,8 +60,8 @@ pub struct Facts {
     pub length: u32,
     /// The payload of each frame that it will be segmented into; 0 if it will not.
     pub segment: u32,
-    /// How many frames it is on the wire.
-    pub packets: u32,
+    /// Into how many frames it will be segmented, if the kernel knows already.
+    segments: u32,
     /// Whether a VLAN tag has been taken out of it.
     pub vlan: bool,
 }
@@ -73,8 +73,39 @@ impl Facts {
         // SAFETY: the kernel passes a valid `__sk_buff`, alive for this call.
         let (ifindex, length, segment, segments, vlan) =
             unsafe { ((*skb).ingress_ifindex, (*skb).len, (*skb).gso_size, (*skb).gso_segs, (*skb).vlan_present) };
-        Self { ifindex, length, segment, packets: if segments == 0 { 1 } else { segments }, vlan: vlan != 0 }
+        Self { ifindex, length, segment, segments, vlan: vlan != 0 }
     }
+
+    /// How many frames it is on the wire, where each repeats the first `headers` bytes, and how
+    /// many bytes all but the first add by that.
+    #[inline(always)]
+    pub fn on_the_wire(&self, headers: u32) -> (u32, u32) {
+        if self.segment == 0 {
+            return (1, 0);
+        }
+        let packets = match self.segments {
+            // The kernel counts what a guest or a packet socket sends when it segments it.
+            0 => self.length.saturating_sub(headers).div_ceil(self.segment).max(1),
+            segments => segments,
+        };
+        (packets, (packets - 1) * headers)
+    }
+}
+
+/// The bytes of headers that each frame has into which this one will be segmented: its transport
+/// header is at `transport`, and `N` is one more than where the length of a TCP header is then
+/// read. 0 if it will not be segmented, and `None` if that is nothing for this lane.
+#[inline(always)]
+pub fn headers<const N: usize>(ctx: &TcContext, facts: &Facts, protocol: u8, transport: usize) -> Option<u32> {
+    if facts.segment == 0 {
+        return Some(0);
+    }
+    let header = match protocol {
+        TCP => u32::from(head::<N>(ctx)?[transport + 12] >> 4) * 4,
+        UDP => 8,
+        _ => return None,
+    };
+    Some(transport as u32 + header)
 }
 
 pub const IPV4: u32 = 0x0800;

@@ -13,12 +13,12 @@ use crate::maps::{TAGS, count, setup};
 
 /// On to whoever comes next: other programs, then the host.
 pub const PASS: i32 = TC_ACT_UNSPEC;
-/// No further.
+/// No further. Whoever says so counts why.
 pub const DROP: i32 = TC_ACT_SHOT as i32;
 
 /// Sends the frame by an interface, or into the namespace behind it.
 #[inline(always)]
-pub fn send(ctx: &TcContext, ifindex: u32, kind: u32) -> i32 {
+pub fn send(ctx: &TcContext, ifindex: u32, kind: u16) -> i32 {
     if kind != KIND_PEER {
         // SAFETY: the helper takes numbers, and checks them.
         return unsafe { bpf_redirect(ifindex, 0) } as i32;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray},
 };
 use vxlane_abi::express::{
-    EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_NETWORKS, MAX_TAGS, PortCounts, Setup,
+    ABSENT, EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_NETWORKS, MAX_TAGS, PortCounts, Setup,
     TunnelKey, Way,
 };
 
@@ -24,6 +24,8 @@ pub static EXITS: Array<Exit> = Array::with_max_entries(MAX_TAGS, 0);
 #[map]
 static SETUP: Array<Setup> = Array::with_max_entries(1, 0);
 #[map]
+static BEAT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
 static PORT_COUNTS: PerCpuArray<PortCounts> = PerCpuArray::with_max_entries(MAX_TAGS, 0);
 #[map]
 static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENT_COUNT, 0);
@@ -35,17 +37,23 @@ pub fn setup() -> Option<&'static Setup> {
 }
 
 /// Whether a flow is good now; where it is not, why.
+///
+/// While no worker is there, nobody could confirm it: it goes on until one of its stations would
+/// have been forgotten.
 #[inline(always)]
 pub fn admit(way: *mut Way) -> Result<(), Event> {
     // SAFETY: callers pass what a lookup just returned; such memory stays readable for this call.
     // Should user space replace the value meanwhile, each field is still one that it wrote.
-    let (network, epoch, expires, confirm) = unsafe { ((*way).network, (*way).epoch, (*way).expires, (*way).confirm) };
+    let (network, epoch) = unsafe { ((*way).network, (*way).epoch) };
+    // SAFETY: as above.
+    let (expires, confirm, ages) = unsafe { ((*way).expires, (*way).confirm, (*way).ages) };
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    if EPOCHS.get(network) != Some(&epoch) || now >= expires {
+    let attended = BEAT.get(0).is_some_and(|beat| now < beat.wrapping_add(ABSENT));
+    if EPOCHS.get(network) != Some(&epoch) || now >= if attended { expires } else { ages } {
         return Err(Event::Stale);
     }
-    if now >= confirm {
+    if attended && now >= confirm {
         // SAFETY: as above, and writable. Of two processors that get here at once both may send a
         // frame to be confirmed, which does no harm.
         unsafe { (*way).confirm = u64::MAX };
@@ -54,9 +62,12 @@ pub fn admit(way: *mut Way) -> Result<(), Event> {
     Ok(())
 }
 
-/// Counts frames of `bytes` in all that came in at one port and leave at another.
+/// Counts a frame that took this lane, as `packets` frames of `received` bytes in all that came in
+/// at one port, and leave at another with `sent`.
 #[inline(always)]
-pub fn count_ports(from: u16, to: u16, packets: u32, received: u32, sent: u32) {
+pub fn count_hit(from: u16, to: u16, packets: u32, received: u32, sent: u32) {
+    count(Event::Hit);
+    add(Event::Carried, packets);
     if let Some(counts) = PORT_COUNTS.get_ptr_mut(u32::from(from)) {
         // SAFETY: the helper returned a pointer into this CPU's copy, and a program is not
         // interrupted by itself on the same CPU.
@@ -76,8 +87,13 @@ pub fn count_ports(from: u16, to: u16, packets: u32, received: u32, sent: u32) {
 
 #[inline(always)]
 pub fn count(what: Event) {
+    add(what, 1);
+}
+
+#[inline(always)]
+fn add(what: Event, number: u32) {
     if let Some(counter) = EVENTS.get_ptr_mut(what as u32) {
-        // SAFETY: as in `count_ports`.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        // SAFETY: as in `count_hit`.
+        unsafe { *counter = (*counter).wrapping_add(u64::from(number)) };
     }
 }

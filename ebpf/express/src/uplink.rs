@@ -14,9 +14,9 @@ use vxlane_abi::{
 };
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, is_echo, ne32},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo, ne32},
     leave,
-    maps::{TUNNELS, admit, count, count_ports},
+    maps::{TUNNELS, admit, count, count_hit},
 };
 
 /// Whether this is VXLAN to our VTEP. Fragments, of which only the first has a port, are the
@@ -44,6 +44,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
         key: TunnelKey { vni: [0; 4], vtep: [0; 4], destination: [0; 6], source: [0; 6] },
         ethernet: [0; 14],
         shrink: 0,
+        headers: 0,
     };
     packet.read(ctx, &facts).ok_or(Event::Miss)?;
     let way = TUNNELS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
@@ -56,11 +57,12 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     }
     // The frame is longer than that, and writable since it was made shorter: this cannot fail.
     if ctx.store(0, &packet.ethernet, 0).is_err() {
+        count(Event::NoHeaders);
         return Ok(leave::DROP);
     }
-    count(Event::Hit);
-    let overhead = OVERHEAD as u32 * facts.packets;
-    count_ports(from, to, facts.packets, facts.length + overhead - OVERHEAD as u32, facts.length - OVERHEAD as u32);
+    let (packets, repeated) = facts.on_the_wire(packet.headers);
+    let received = facts.length + repeated;
+    count_hit(from, to, packets, received, received - OVERHEAD as u32 * packets);
     Ok(leave::send(ctx, ifindex, kind))
 }
 
@@ -71,6 +73,8 @@ struct Packet {
     ethernet: [u8; 14],
     /// How the frame is made shorter.
     shrink: u64,
+    /// Bytes of headers that each frame has which it will be segmented into; unknown if it will not.
+    headers: u32,
 }
 
 impl Packet {
@@ -90,6 +94,7 @@ impl Packet {
         copy(bytes, 50, &mut self.key.destination);
         copy(bytes, 56, &mut self.key.source);
         copy(bytes, 50, &mut self.ethernet);
+        let is_v4 = be16(bytes, 62) == IPV4;
         let (protocol, ecn) = match be16(bytes, 62) {
             IPV4 => self.read_v4(bytes, facts)?,
             IPV6 => self.read_v6(head::<105>(ctx)?, facts)?,
@@ -103,6 +108,8 @@ impl Packet {
         if is_checked && facts.segment == 0 && !is_verified(ctx) {
             return None;
         }
+        self.headers =
+            if is_v4 { headers::<97>(ctx, facts, protocol, 84)? } else { headers::<117>(ctx, facts, protocol, 104)? };
         keeps_mark(ecn, outer_ecn).then_some(())
     }
 

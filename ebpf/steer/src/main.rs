@@ -10,7 +10,7 @@ mod classify;
 use aya_ebpf::{
     bindings::{
         BPF_F_MMAPABLE,
-        xdp_action::{XDP_PASS, XDP_REDIRECT},
+        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     },
     macros::{map, xdp},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
@@ -19,7 +19,7 @@ use aya_ebpf::{
 use classify::{Class, classify};
 use vxlane_abi::{
     COUNTERS as COUNTER_COUNT, Counter, Datagram, LEASE_WORDS, MAX_DATAGRAMS, MAX_PORTS, MAX_SLOTS, PortSteer,
-    ROLE_ACCESS, ROLE_UPLINK, Vtep6Address, VtepAddress,
+    ROLE_ACCESS, ROLE_LANE, ROLE_UPLINK, Vtep6Address, VtepAddress,
 };
 
 #[map]
@@ -59,7 +59,7 @@ fn port_and_class(ctx: &XdpContext) -> (Option<PortSteer>, Class) {
         return (None, Class::UnknownPort);
     };
     let class = match port.role {
-        ROLE_ACCESS => Class::Ours,
+        ROLE_ACCESS | ROLE_LANE => Class::Ours,
         ROLE_UPLINK => match (VTEP.get(0), VTEP6.get(0)) {
             (Some(vtep), Some(vtep6)) => classify(ctx, vtep, vtep6),
             _ => Class::NotVxlan,
@@ -69,13 +69,14 @@ fn port_and_class(ctx: &XdpContext) -> (Option<PortSteer>, Class) {
     (Some(port), class)
 }
 
-/// To the socket of the frame's queue, or to the host when there is none.
+/// To the socket of the frame's queue, or, when there is none, to the host: unless it came by the
+/// express lane, where the host has no part.
 #[inline(always)]
 fn redirect(ctx: &XdpContext, port: &PortSteer) -> u32 {
     // SAFETY: as in `port_and_class`.
     let queue = unsafe { (*ctx.ctx).rx_queue_index };
     if queue >= port.queues {
-        return pass(Counter::NoSocket);
+        return without_socket(port);
     }
     // The low bits of the flags are what the helper answers when the slot is empty.
     match XSKS.redirect(port.first_slot.wrapping_add(queue), u64::from(XDP_PASS)) {
@@ -83,8 +84,17 @@ fn redirect(ctx: &XdpContext, port: &PortSteer) -> u32 {
             count(Counter::Redirected);
             XDP_REDIRECT
         }
-        Err(_) => pass(Counter::NoSocket),
+        Err(_) => without_socket(port),
     }
+}
+
+#[inline(always)]
+fn without_socket(port: &PortSteer) -> u32 {
+    if port.role == ROLE_LANE {
+        count(Counter::NoWorker);
+        return XDP_DROP;
+    }
+    pass(Counter::NoSocket)
 }
 
 #[inline(always)]

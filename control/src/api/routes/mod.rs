@@ -1,6 +1,7 @@
 //! What can be asked, one function for each path and method.
 
 pub(super) mod endpoints;
+pub(super) mod express;
 pub(super) mod nat;
 pub(super) mod networks;
 pub(super) mod peers;

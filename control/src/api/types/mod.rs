@@ -11,9 +11,10 @@ use ipnetwork::Ipv4Network;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::NatChoice;
+use crate::config::{ExpressChoice, NatChoice};
 
 pub mod events;
+pub mod express;
 pub mod nat;
 pub mod requests;
 
@@ -80,6 +81,26 @@ pub enum Role {
     Access,
 }
 
+/// The way that a frame takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// A worker decides about it.
+    Worker,
+    /// A program repeats what a worker has decided.
+    Express,
+}
+
+impl Lane {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Express => "express",
+        }
+    }
+}
+
 /// An attached interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Port {
@@ -89,7 +110,12 @@ pub struct Port {
     pub role: Role,
     /// The network of an access port.
     pub network: Option<String>,
-    /// Where our XDP program runs: `native`, `generic` or `offloaded`.
+    /// The way that frames of established flows may take.
+    pub lane: Lane,
+    /// Why that is not the express lane, if it is not.
+    pub why: Option<String>,
+    /// Where our XDP program runs: `native`, `generic` or `offloaded`; `express` where TC programs
+    /// are in its place.
     pub xdp: String,
     /// Whether the device reads and writes our frames itself.
     pub zero_copy: bool,
@@ -182,6 +208,8 @@ pub struct Network {
     pub isolation: bool,
     /// Whether ARP and ND questions are answered here when the answer is known.
     pub suppression: bool,
+    /// Whether frames of established flows may take the express lane.
+    pub express: ExpressChoice,
     /// Who may change it.
     pub owner: Owner,
     /// VTEPs that take part.
@@ -229,6 +257,8 @@ pub struct Endpoint {
     pub owner: Owner,
     /// Where our XDP program runs; none while absent.
     pub xdp: Option<String>,
+    /// The way that frames of established flows may take; none while absent.
+    pub lane: Option<Lane>,
     /// Whether the device reads and writes our frames itself.
     pub zero_copy: bool,
     /// Frames of each ring of each queue.
@@ -285,6 +315,9 @@ pub struct Station {
 }
 
 /// `GET /v1/stats`: totals since the start, in frames unless a name says otherwise.
+///
+/// A frame that the kernel segments later counts as the frames that it is segmented into, and
+/// their bytes as they are on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Taken from ports.
@@ -304,10 +337,35 @@ pub struct Stats {
     pub drops: BTreeMap<String, u64>,
     /// By port.
     pub ports: Vec<PortStats>,
+    /// The same for each lane: `worker` and `express`.
+    pub lanes: Vec<LaneStats>,
     /// What the kernel lost before we saw it, by queue.
     pub kernel: Vec<KernelStats>,
     /// What the steering program did.
     pub steer: SteerStats,
+}
+
+/// One lane's share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LaneStats {
+    /// Which: `worker` or `express`.
+    pub lane: String,
+    /// Taken from ports.
+    pub received: u64,
+    /// Put into ports.
+    pub transmitted: u64,
+    /// Copies that flooding added.
+    pub copies: u64,
+    /// Of our own.
+    pub replies: u64,
+    /// Sum of `drops`.
+    pub dropped: u64,
+    /// As that of both lanes.
+    pub imbalance: i64,
+    /// By reason.
+    pub drops: BTreeMap<String, u64>,
+    /// By port.
+    pub ports: Vec<PortStats>,
 }
 
 /// One port's share.
@@ -363,6 +421,9 @@ pub struct SteerStats {
     pub fragment: u64,
     /// Passed: the interface is coming or going.
     pub unknown_port: u64,
+    /// Dropped: from the express lane, for want of a socket.
+    #[serde(default)]
+    pub no_worker: u64,
 }
 
 /// The body of every answer that is not a success.

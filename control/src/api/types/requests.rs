@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    config::{NatChoice, XdpChoice},
+    config::{ExpressChoice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -52,6 +52,9 @@ pub struct NetworkRequest {
     /// Whether ARP and ND questions are answered here when the answer is known; yes when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppression: Option<bool>,
+    /// Whether frames of established flows may take the express lane, where there is one.
+    #[serde(default)]
+    pub express: ExpressChoice,
     /// VTEPs to flood to and to learn from.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]

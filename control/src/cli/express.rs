@@ -1,0 +1,176 @@
+//! `vxlane express`: the express lane and its flows.
+
+use clap::Subcommand;
+
+use super::{Question, columns::Columns, nat::query};
+use crate::api::{
+    client::ClientError,
+    types::{
+        Lane,
+        express::{ExpressFlushed, ExpressStatus, Flow},
+    },
+};
+
+/// `vxlane express`
+#[derive(Clone, Debug, Subcommand)]
+pub enum ExpressCommand {
+    /// Print where there is one, how full its maps are, and the flows in it
+    #[command(alias = "list", alias = "ls")]
+    Show {
+        /// Only the flows of this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+    },
+    /// Have workers decide again about every flow
+    Flush {
+        /// Only those of this network
+        #[arg(long, value_name = "NAME")]
+        network: Option<String>,
+    },
+}
+
+pub(super) async fn answer(ask: &Question<'_>, command: &ExpressCommand) -> Result<String, ClientError> {
+    match command {
+        ExpressCommand::Show { network } => {
+            ask.show(&format!("/v1/express{}", query(&[("network", network.clone())])), render).await
+        }
+        ExpressCommand::Flush { network } => {
+            let path = format!("/v1/express/flows{}", query(&[("network", network.clone())]));
+            ask.delete_and_show(&path, |flushed: &ExpressFlushed| format!("{}\n", flushed.flows)).await
+        }
+    }
+}
+
+/// A lane, and why it is not the other, in one cell.
+pub(super) fn lane(lane: Lane, why: Option<&str>) -> String {
+    why.map_or_else(|| lane.name().to_owned(), |why| format!("{}: {why}", lane.name()))
+}
+
+fn render(status: &ExpressStatus) -> String {
+    let state = match (&status.attached, &status.why) {
+        (Some(attached), _) if status.open => format!("open, by {attached}"),
+        (_, why) => format!("not there: {}", why.as_deref().unwrap_or_default()),
+    };
+    let mut text = format!("express {}, {state}\n\n{}\n{}", status.choice, devices(status), workers(status));
+    if status.open {
+        let frames = &status.frames;
+        text.push_str(&format!(
+            "\nframes: hits {} misses {} confirms {} stale {} passed {} sent {} (dropped: no_exit {} no_tag {} no_headers {})\n",
+            frames.hits,
+            frames.misses,
+            frames.confirms,
+            frames.stale,
+            frames.passed,
+            frames.sent,
+            frames.no_exit,
+            frames.no_tag,
+            frames.no_headers,
+        ));
+    }
+    if !status.flows.is_empty() {
+        text.push('\n');
+        text.push_str(&flows(&status.flows));
+    }
+    text
+}
+
+fn devices(status: &ExpressStatus) -> String {
+    let mut columns = Columns::titled(&["DEVICE", "NETWORK", "LANE"]);
+    for device in &status.devices {
+        let network = device.network.clone().unwrap_or_default();
+        columns.row([device.interface.clone(), network, lane(device.lane, device.why.as_deref())]);
+    }
+    columns.render()
+}
+
+fn workers(status: &ExpressStatus) -> String {
+    let mut columns = Columns::titled(&["WORKER", "FLOWS", "LIMIT", "PLACED", "REFUSED", "REMOVED"]);
+    for share in &status.workers {
+        let counts = [share.flows, share.limit, share.placed, share.refused, share.removed];
+        columns.row([share.worker.to_string()].into_iter().chain(counts.map(|count| count.to_string())));
+    }
+    columns.render()
+}
+
+fn flows(flows: &[Flow]) -> String {
+    let titles = ["NETWORK", "FROM", "SOURCE", "ADDRESS", "TO", "DESTINATION", "WORKER", "EXPIRES", "AGES"];
+    let mut columns = Columns::titled(&titles);
+    for flow in flows {
+        // Of the other end of a tunnel the VTEP says more than our own device does.
+        let place = |device: &str, vtep: Option<std::net::Ipv4Addr>| {
+            vtep.map_or_else(|| device.to_owned(), |vtep| vtep.to_string())
+        };
+        columns.row([
+            flow.network.clone(),
+            place(&flow.from, flow.src_vtep),
+            flow.source.clone(),
+            flow.address.map(|address| address.to_string()).unwrap_or_default(),
+            place(&flow.to, flow.dst_vtep),
+            flow.destination.clone(),
+            flow.worker.to_string(),
+            flow.expires.to_string(),
+            flow.ages.to_string(),
+        ]);
+    }
+    columns.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::types::express::{Device, Frames, Share},
+        config::ExpressChoice,
+    };
+
+    #[test]
+    fn devices_come_first_with_the_reason_of_those_that_have_no_lane_and_then_a_line_for_each_flow() {
+        let device = |interface: &str, lane, why: Option<&str>| Device {
+            interface: interface.to_owned(),
+            network: None,
+            lane,
+            why: why.map(str::to_owned),
+        };
+        let flow = Flow {
+            network: "blue".to_owned(),
+            from: "p0".to_owned(),
+            src_vtep: None,
+            source: "02:00:00:00:00:0a".to_owned(),
+            address: Some("10.0.0.1".parse().unwrap()),
+            destination: "02:00:00:00:00:0b".to_owned(),
+            to: "u0".to_owned(),
+            dst_vtep: Some("192.0.2.2".parse().unwrap()),
+            worker: 0,
+            expires: 29,
+            ages: 299,
+        };
+        let status = ExpressStatus {
+            choice: ExpressChoice::Auto,
+            open: true,
+            why: None,
+            attached: Some("tcx".to_owned()),
+            devices: vec![device("u0", Lane::Express, None), device("t0", Lane::Worker, Some("it is no veth"))],
+            workers: vec![Share { worker: 0, flows: 1, limit: 32_768, placed: 2, refused: 0, removed: 1 }],
+            frames: Frames { hits: 5, misses: 2, sent: 2, ..Frames::default() },
+            flows: vec![flow],
+        };
+        let expected = "\
+express auto, open, by tcx
+
+DEVICE  NETWORK  LANE
+u0      -        express
+t0      -        worker: it is no veth
+
+WORKER  FLOWS  LIMIT  PLACED  REFUSED  REMOVED
+     0      1  32768       2        0        1
+
+frames: hits 5 misses 2 confirms 0 stale 0 passed 0 sent 2 (dropped: no_exit 0 no_tag 0 no_headers 0)
+
+NETWORK  FROM  SOURCE             ADDRESS   TO         DESTINATION        WORKER  EXPIRES  AGES
+blue     p0    02:00:00:00:00:0a  10.0.0.1  192.0.2.2  02:00:00:00:00:0b       0       29   299
+";
+        assert_eq!(render(&status), expected);
+        let closed = ExpressStatus { open: false, why: Some("it is off".to_owned()), attached: None, ..status };
+        assert!(render(&closed).starts_with("express auto, not there: it is off\n"));
+    }
+}

@@ -1,0 +1,165 @@
+//! As many endpoints as a large host has: one ring for each worker, an idle processor, and packets
+//! that cost what they cost with two.
+//!
+//! Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use vxlane_tests::{
+    frames::Talk,
+    lab::{Host, Lab, MacAddr, Station},
+    netns::Netns,
+    peer::{VxlaneOptions, VxlaneVtep},
+    process, soak,
+    traffic::raw::RawSender,
+};
+
+/// Endpoints of one host, all on one network, whose containers are one namespace.
+struct Crowd {
+    // Ends before the namespaces go.
+    vtep: VxlaneVtep,
+    senders: Vec<RawSender>,
+    _containers: Netns,
+    _lab: Lab,
+}
+
+fn station(number: u16) -> Station {
+    let [high, low] = number.to_be_bytes();
+    Station {
+        mac: MacAddr([2, 0, 0, 9, high, low]),
+        ipv4: Ipv4Addr::new(10, 9, high, low.max(1)),
+        ipv6: Ipv6Addr::UNSPECIFIED,
+    }
+}
+
+/// Runs many `ip` commands at once.
+fn batch(ns: &Netns, lines: &str) {
+    let file = ns.directory().join("batch");
+    fs::write(&file, lines).unwrap();
+    ns.ip(&format!("-batch {}", file.display())).unwrap();
+}
+
+impl Crowd {
+    fn new(count: u16) -> Self {
+        let lab = Lab::new(&["A"]).unwrap();
+        let (host, containers) = (lab.host("A"), Netns::new("crowd").unwrap());
+        for ns in [host.ns(), &containers] {
+            // Nobody is to speak unasked: what one says here, all hear.
+            ns.sysctl("net.ipv6.conf.default.disable_ipv6", "1").unwrap();
+        }
+        let (mut here, mut there) = (String::new(), String::new());
+        let mut extra = "[[network]]\nname = \"crowd\"\nvni = 7000\n".to_owned();
+        for number in 0..count {
+            let MacAddr(mac) = station(number).mac;
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+            let name = format!("c{number}");
+            writeln!(here, "link add p{number} up type veth peer name {name} netns {}", containers.name()).unwrap();
+            writeln!(there, "link set {name} address {mac} up").unwrap();
+            write!(extra, "[[endpoint]]\nnetwork = \"crowd\"\ninterface = \"p{number}\"\nmac = \"{mac}\"\n").unwrap();
+        }
+        batch(host.ns(), &here);
+        batch(&containers, &there);
+        let vtep = start(host, extra);
+        let senders = (0..count).map(|number| RawSender::open(&containers, &format!("c{number}")).unwrap()).collect();
+        Self { vtep, senders, _containers: containers, _lab: lab }
+    }
+
+    /// From each of these endpoints to the next of them, and from the last to the first.
+    fn frames(&self, numbers: &[u16]) -> Vec<(usize, Vec<u8>)> {
+        let next = numbers.iter().cycle().skip(1);
+        let pairs = numbers.iter().zip(next);
+        pairs
+            .map(|(&from, &to)| (usize::from(from), Talk::new(station(from), station(to)).udp4(7, 9, &[0; 22])))
+            .collect()
+    }
+
+    /// Has every one of these flows be known.
+    fn warm(&self, frames: &[(usize, Vec<u8>)]) {
+        let known = || {
+            frames.iter().for_each(|(from, frame)| self.senders[*from].send(frame).unwrap());
+            let shown = self.vtep.cli(&["express", "show", "--json"]).unwrap();
+            (shown["flows"].as_array().unwrap().len() >= frames.len()).then_some(())
+        };
+        process::await_value("every flow", Duration::from_secs(20), known, || self.vtep.stderr()).unwrap();
+    }
+
+    /// What one frame takes, by the best of some rounds: what else the machine does only adds.
+    fn cost(&self, frames: &[(usize, Vec<u8>)]) -> Duration {
+        let round = || {
+            let start = Instant::now();
+            let turns = FRAMES / frames.len();
+            for _ in 0..turns {
+                frames.iter().for_each(|(from, frame)| self.senders[*from].send(frame).unwrap());
+            }
+            start.elapsed() / u32::try_from(turns * frames.len()).unwrap()
+        };
+        (0..7).map(|_| round()).min().unwrap()
+    }
+
+    /// Processor time that the daemon has used.
+    fn used(&self) -> Duration {
+        let pid = self.vtep.cli(&["status", "--json"]).unwrap()["pid"].as_u64().unwrap();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        // `utime` and `stime`, in hundredths of a second (proc(5)).
+        Duration::from_millis((fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10)
+    }
+}
+
+fn start(host: &Host, extra: String) -> VxlaneVtep {
+    let options = VxlaneOptions { express: true, extra, ..VxlaneOptions::default() };
+    VxlaneVtep::start(host, &[], &options).unwrap()
+}
+
+/// Frames of one round.
+const FRAMES: usize = 20_000;
+
+#[test]
+fn a_packet_among_very_many_endpoints_costs_what_it_costs_between_two_and_silence_costs_nothing() {
+    let count = soak::choose(256, 1000);
+    let start = Instant::now();
+    let crowds = [Crowd::new(2), Crowd::new(count)];
+    println!("{count} endpoints: set up in {:?}", start.elapsed());
+    let many = &crowds[1];
+    let status = many.vtep.cli(&["status", "--json"]).unwrap();
+    let halves = |half: &str| status["frames"].as_array().unwrap().iter().filter(|one| one["half"] == half).count();
+    assert_eq!((halves("receive"), halves("transmit")), (1, 1), "one worker, one ring: {}", status["frames"]);
+    let ports = status["ports"].as_array().unwrap();
+    assert_eq!(ports.iter().filter(|port| port["lane"] == "express").count(), usize::from(count) + 1);
+
+    thread::sleep(Duration::from_secs(1));
+    let before = many.used();
+    let start = Instant::now();
+    thread::sleep(Duration::from_secs(soak::choose(5, 20)));
+    let idle = (many.used() - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    println!("idle: {:.2} % of a processor", idle * 100.0);
+    assert!(idle < 0.01, "{:.2} % of a processor", idle * 100.0);
+
+    let all: Vec<u16> = (0..count).collect();
+    let flows = [crowds[0].frames(&[0, 1]), many.frames(&[0, count / 2]), many.frames(&all)];
+    crowds[0].warm(&flows[0]);
+    many.warm(&flows[2]);
+    many.warm(&flows[1]);
+    // In turns, so that what changes on the machine changes for all.
+    let mut costs = [Duration::MAX; 3];
+    for _ in 0..3 {
+        for (index, crowd) in [&crowds[0], many, many].into_iter().enumerate() {
+            costs[index] = costs[index].min(crowd.cost(&flows[index]));
+        }
+    }
+    let [two, among, everybody] = costs;
+    println!("a frame between two of two {two:?}, between two of {count} {among:?}, each to the next {everybody:?}");
+    assert!(among <= two * 6 / 5, "{among:?} where it is {two:?} with two endpoints");
+    let stats = many.vtep.cli(&["stats", "--json"]).unwrap();
+    assert_eq!(stats["imbalance"], 0);
+    let taken = |lane: usize| stats["lanes"][lane]["received"].as_u64().unwrap();
+    assert!(taken(1) > taken(0) * 50, "in the express lane: {}", stats["lanes"]);
+}
