@@ -340,7 +340,7 @@ impl Binding {
     }
 
     /// Whether nothing is known any more: it fell silent, or its hold is over.
-    fn is_over(&self, network: &Network, now: Ticks) -> bool {
+    pub fn is_over(&self, network: &Network, now: Ticks) -> bool {
         match self.state {
             State::Duplicate { since } => now.since(since) > Ticks::from_secs(network.moves.hold),
             State::Known | State::Contested { .. } => self.is_expired(network, now),

@@ -18,7 +18,7 @@
 //! is decided here.
 
 use crate::{
-    bridge::{Bridge, Learned, Origin},
+    bridge::{Bridge, Learned, Origin, storm::Floods},
     clock::Instant,
     events::{Event, Events},
     ids::{NetworkId, PortId},
@@ -40,6 +40,7 @@ pub struct Pipeline {
     pub router: Router,
     /// Whose address is whose.
     pub neighbours: Neighbours,
+    floods: Floods,
     /// What an operator should hear of; likewise.
     pub events: Events,
     /// What other workers should hear of; whoever runs the pipeline empties it.
@@ -58,6 +59,7 @@ impl Pipeline {
             bridge: Bridge::new(stations),
             router: Router::new(),
             neighbours: Neighbours::new(stations.min(MOST_BINDINGS)),
+            floods: Floods::new(),
             events: Events::new(),
             news: Vec::with_capacity(crate::port::BURST),
             moved: Vec::with_capacity(crate::port::BURST),
@@ -73,7 +75,7 @@ impl Pipeline {
             Role::Host(network) => self.process_host(tables, now, port, network, frame),
             Role::Uplink => self.process_uplink(tables, now, frame),
         };
-        decided.unwrap_or_else(|reason| {
+        decided.and_then(|decision| self.limit(tables, now, decision)).unwrap_or_else(|reason| {
             if reason.is_pretence() {
                 self.events.note_refused(now, port, reason);
             }
@@ -131,10 +133,8 @@ impl Pipeline {
     ) -> Result<Decision, DropReason> {
         let network = tables.network(id).ok_or(DropReason::PortGone)?;
         let ethernet = admit(frame)?;
-        if network.gateway.is_none_or(|gateway| gateway.mac != ethernet.source) {
-            return Err(DropReason::SpoofedMac);
-        }
         let layers = Layers::walk(frame);
+        local::guard::check_host(network, &ethernet, &layers, frame)?;
         layers.finish_checksum(frame);
         let decide = |verdict| router::decided(verdict, id, frame, Flow::default());
         if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
@@ -219,7 +219,19 @@ impl Pipeline {
 
     /// Decides about a frame that [was put by](Verdict::Hold) and is [released](Router::take_released).
     pub(crate) fn process_released(&mut self, tables: &Tables, now: Instant, frame: &mut [u8]) -> Decision {
-        self.arrive(tables, now, frame, false).unwrap_or_else(Decision::drop)
+        let decided = self.arrive(tables, now, frame, false);
+        decided.and_then(|decision| self.limit(tables, now, decision)).unwrap_or_else(Decision::drop)
+    }
+
+    /// Stops a flood that is one too many for its network.
+    #[inline]
+    fn limit(&mut self, tables: &Tables, now: Instant, decision: Decision) -> Result<Decision, DropReason> {
+        if decision.verdict != Verdict::Flood {
+            return Ok(decision);
+        }
+        let network = tables.network(decision.network).ok_or(DropReason::PortGone)?;
+        let admitted = self.floods.admit(decision.network, network, now);
+        if admitted { Ok(decision) } else { Err(DropReason::FloodLimit) }
     }
 
     /// Finds the station to which a router sends a packet.

@@ -246,6 +246,7 @@ fn is_plain(network: &Network) -> bool {
         mtu: _,
         ageing: _,
         mac_limit: _,
+        flood_limit: _,
         ports: _,
         peers: _,
         gateway: _,

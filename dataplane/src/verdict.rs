@@ -180,6 +180,8 @@ drop_reasons! {
     SamePort = "same_port",
     /// It came from a tunnel and its destination is behind another.
     SplitHorizon = "split_horizon",
+    /// It would be flooded, and its network has had as many floods in this second as it may have.
+    FloodLimit = "flood_limit",
     /// It would be flooded, and there is nobody to flood to.
     NoReceiver = "no_receiver",
     /// The next hop to the VTEP has no known MAC address yet.

@@ -592,6 +592,17 @@ fn the_host_speaks_as_the_gateway_to_its_own_endpoints_and_to_no_tunnel() {
     assert_eq!(drops(&mut sim, 0), [(DropReason::SpoofedMac, 1), (DropReason::HostOnlyHere, 1)]);
     sim.send(A, &udp(mac(A), ours, v4(A), GATEWAY_V4, 53));
     assert_eq!(sim.deliveries(), [(C, 1)], "a service at the gateway's address");
+    sim.send(A, &udp(mac(A), ours, [192, 0, 2, 7].into(), GATEWAY_V4, 53));
+    sim.send(A, &udp(mac(A), ours, v4(A), GATEWAY_V4, 4789));
+    sim.send(C, &udp(ours, mac(A), [192, 0, 2, 7].into(), v4(A), 9));
+    let refused = [
+        DropReason::SpoofedMac,
+        DropReason::SpoofedAddress,
+        DropReason::ForgedTunnel,
+        DropReason::HostOnlyHere,
+        DropReason::InvalidSource,
+    ];
+    assert_eq!(drops(&mut sim, 0), refused.map(|reason| (reason, 1)));
     sim.send(FAR, &udp(mac(FAR), ours, v4(FAR), GATEWAY_V4, 53));
     assert_eq!(sim.counters(1).drops[DropReason::GatewayUnused], 1, "of this host's gateway, not another's");
 }

@@ -2,6 +2,7 @@
 
 mod mac_table;
 mod moves;
+pub(crate) mod storm;
 
 pub use mac_table::{Entry, Learned, MacTable, Origin};
 

@@ -25,23 +25,48 @@ pub fn serve(
     if visit.is_host {
         return Err(DropReason::SamePort);
     }
-    let destination = destination(visit.ethernet.ether_type, frame).ok_or(DropReason::GatewayUnused)?;
+    let (source, destination) = ends(visit.ethernet.ether_type, frame).ok_or(DropReason::GatewayUnused)?;
     if !gateway.has(destination) {
         return if is_tunnel(frame, vxlan_port) { Err(DropReason::ForgedTunnel) } else { Ok(None) };
     }
     if is_echo_request(visit.layers, frame) {
         return Ok(Some(Verdict::Answer(Answer::Echo)));
     }
-    visit.network.host.map(|host| Some(Verdict::Deliver(host))).ok_or(DropReason::GatewayUnused)
+    let host = visit.network.host.ok_or(DropReason::GatewayUnused)?;
+    if !is_beside(gateway, source) {
+        // The host would answer by another way, or take it for one of its own.
+        return Err(DropReason::InvalidSource);
+    }
+    if is_tunnel(frame, vxlan_port) {
+        // A kernel VXLAN device of this host listens on all of its addresses.
+        return Err(DropReason::ForgedTunnel);
+    }
+    Ok(Some(Verdict::Deliver(host)))
 }
 
-fn destination(ether_type: EtherType, frame: &[u8]) -> Option<IpAddr> {
+/// Where an IP packet comes from and where it goes.
+fn ends(ether_type: EtherType, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let packet = frame.get(Ethernet::LEN..)?;
     match ether_type {
-        EtherType::IPV4 => Ipv4::new_checked(packet).map(|header| header.destination().into()),
-        EtherType::IPV6 => Ipv6::new_checked(packet).map(|header| header.destination().into()),
+        EtherType::IPV4 => {
+            Ipv4::new_checked(packet).map(|header| (header.source().into(), header.destination().into()))
+        }
+        EtherType::IPV6 => {
+            Ipv6::new_checked(packet).map(|header| (header.source().into(), header.destination().into()))
+        }
         _ => None,
     }
+}
+
+/// Whether `address` is one of a neighbour of the gateway.
+fn is_beside(gateway: &Gateway, address: IpAddr) -> bool {
+    let in_subnet = match address {
+        IpAddr::V4(address) => gateway.ipv4.is_some_and(|network| network.contains(address)),
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || gateway.ipv6.is_some_and(|network| network.contains(address))
+        }
+    };
+    in_subnet && !gateway.has(address)
 }
 
 /// Whether a packet, or the fragment of one that has its ports, is UDP to the port of VTEPs. Once

@@ -40,6 +40,45 @@ pub fn check(
     }
 }
 
+/// Whether this host itself may send `frame` through its port on `network`: it speaks as the
+/// gateway and as nobody else, so that it forwards nothing into the network, whatever its routes
+/// say, and none of its other addresses are seen there.
+///
+/// # Errors
+/// What it must not do.
+pub fn check_host(network: &Network, ethernet: &Ethernet, layers: &Layers, frame: &[u8]) -> Result<(), DropReason> {
+    let gateway = network.gateway.filter(|gateway| gateway.mac == ethernet.source).ok_or(DropReason::SpoofedMac)?;
+    let may_use = |address: IpAddr| if gateway.has(address) { Ok(()) } else { Err(DropReason::SpoofedAddress) };
+    match ethernet.ether_type {
+        EtherType::IPV4 => {
+            let source: &[u8; 4] =
+                frame.get(26..30).and_then(|bytes| bytes.first_chunk()).ok_or(DropReason::InnerTruncated)?;
+            may_use(Ipv4Addr::from(*source).into())
+        }
+        EtherType::ARP => {
+            let arp = Arp::new_checked(&frame[Ethernet::LEN..]).ok_or(DropReason::ArpInvalid)?;
+            if arp.sender_mac != gateway.mac {
+                return Err(DropReason::SpoofedMac);
+            }
+            may_use(arp.sender().into())
+        }
+        EtherType::IPV6 => {
+            let source: &[u8; 16] =
+                frame.get(22..38).and_then(|bytes| bytes.first_chunk()).ok_or(DropReason::InnerTruncated)?;
+            // Without an address of its own it may still say what groups it is in (RFC 3590 section 4).
+            let source = Ipv6Addr::from(*source);
+            if !source.is_unspecified() {
+                may_use(source.into())?;
+            }
+            match nd::parse(frame, layers) {
+                Some(message) => message.map(drop).map_err(|_| DropReason::NdInvalid),
+                None => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
 #[inline]
 fn check_v4(guard: &Guard, layers: &Layers, frame: &[u8]) -> Result<(), DropReason> {
     let source: &[u8; 4] = frame.get(26..30).and_then(|bytes| bytes.first_chunk()).ok_or(DropReason::InnerTruncated)?;
@@ -272,6 +311,30 @@ mod tests {
         assert_eq!(verdict(&guard, &network(), &router), Err(DropReason::RouterAdvertisement));
         let trusting = Network { routers: true, ..network() };
         assert_eq!(verdict(&guard, &trusting, &router), Ok(()));
+    }
+
+    #[test]
+    fn the_host_speaks_as_the_gateway_and_forwards_for_nobody() {
+        let network = network();
+        let ours = network.gateway.unwrap().mac;
+        let check = |mut frame: Vec<u8>, expected: Result<(), DropReason>| {
+            frame[6..12].copy_from_slice(&ours.0);
+            let (ethernet, _) = Ethernet::split(&frame).unwrap();
+            assert_eq!(check_host(&network, ethernet, &Layers::walk(&frame), &frame), expected);
+        };
+        for own in ["10.0.0.1", "fd00::1", "fe80::76:78ff:fe00:7", "::"] {
+            check(udp(own, (67, 68)), Ok(()));
+        }
+        for foreign in ["10.0.0.6", "192.0.2.1", "127.0.0.1", "0.0.0.0", "fd00::6", "fe80::5"] {
+            check(udp(foreign, (1, 2)), Err(DropReason::SpoofedAddress));
+        }
+        check(arp(ours, ours, "10.0.0.1"), Ok(()));
+        check(arp(ours, ours, "192.0.2.1"), Err(DropReason::SpoofedAddress));
+        check(arp(ours, OTHER, "10.0.0.1"), Err(DropReason::SpoofedMac));
+        let frame = udp("10.0.0.1", (1, 2));
+        let (ethernet, _) = Ethernet::split(&frame).unwrap();
+        let verdict = check_host(&network, ethernet, &Layers::walk(&frame), &frame);
+        assert_eq!(verdict, Err(DropReason::SpoofedMac), "from another Ethernet address");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Network {
     pub ageing: u32,
     /// How many stations may be learned. Static ones do not count.
     pub mac_limit: u32,
+    /// How many frames each worker floods in a second; those beyond are dropped. `None` is no limit.
+    pub flood_limit: Option<u32>,
     /// Access ports on this host.
     pub ports: Vec<PortId>,
     /// VTEPs that take part: flooded to, and learned from.
@@ -65,6 +67,7 @@ impl Network {
             mtu: 1450,
             ageing: 300,
             mac_limit: 8192,
+            flood_limit: None,
             ports: Vec::new(),
             peers: Vec::new(),
             gateway: None,
