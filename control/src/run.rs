@@ -166,7 +166,15 @@ fn wanted(file: &ConfigFile, held: &Held) -> Result<(Desired, Embedded), RunErro
     let mut desired = file.desired();
     // What the file says is looked at first, so that a mistake in it changes nothing.
     desired.validate(&look(&desired, held)?).map_err(|problems| file.refuse(problems))?;
-    let mut store = Embedded::open(&file.config.control.state.join(STORE)).map_err(RestoreError::Store)?;
+    let path = file.config.control.state.join(STORE);
+    let mut store = Embedded::open(&path).map_err(RestoreError::Store)?;
+    match store.lost() {
+        0 => {}
+        lost => say(&format!(
+            "{} is damaged and has lost the last changes, {lost} of them; what was before is done",
+            path.display()
+        )),
+    }
     daemon::restore(&mut desired, &mut store)?;
     Ok((desired, store))
 }

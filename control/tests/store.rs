@@ -1,6 +1,6 @@
 //! The store, while whoever writes it is killed.
 //!
-//! Needs root.
+//! Needs no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

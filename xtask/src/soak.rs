@@ -11,7 +11,7 @@ use crate::{repo, setup, test};
 
 #[derive(Args)]
 pub(crate) struct Soak {
-    /// Only tests whose name contains this
+    /// Only the program of this name, such as restart, or else tests whose name contains this
     filter: Option<String>,
 }
 
@@ -26,10 +26,15 @@ impl Soak {
         let mut tests = repo::cargo();
         tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(VARIABLE, "1");
         tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
-        for name in test::programs_with(|text| text.contains("soak::") || text.contains(VARIABLE))? {
-            tests.args(["--test", &name]);
+        let programs = test::programs_with(|text| text.contains("soak::") || text.contains(VARIABLE))?;
+        let (named, filter) = self.filter.map_or((None, None), |name| {
+            if programs.contains(&name) { (Some(name), None) } else { (None, Some(name)) }
+        });
+        for name in named.as_slice().iter().chain(programs.iter().filter(|_| named.is_none())) {
+            tests.args(["--test", name]);
         }
-        tests.args(&self.filter).args(["--", "--nocapture", "--test-threads", "1"]);
+        tests.args(filter);
+        tests.args(["--", "--nocapture", "--test-threads", "1"]);
         repo::run(&mut tests)
     }
 }

@@ -3,11 +3,17 @@
 //! Every commit is synced to the disk. Every page has a checksum, all of which are verified when
 //! the file is opened. A file comes into being under another name and is renamed when it is
 //! whole, so one that is empty or short has been damaged, and is never taken for a new one.
+//!
+//! A page with a wrong checksum makes redb go back to the commit before, as after a power failure
+//! amid a commit. That must not happen in silence to a commit that was acknowledged: the number
+//! of the last one is noted beside the file, after the commit, so that the note is never ahead of
+//! a file that is whole.
 
 use std::{
     fmt::Display,
     fs::{self, File},
     io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +41,9 @@ pub struct Embedded {
     path: PathBuf,
     /// None only while it is opened anew after an error, and when that has failed.
     database: Option<Database>,
+    /// Where the last revision is noted.
+    note: Option<File>,
+    lost: u64,
 }
 
 impl Embedded {
@@ -44,14 +53,40 @@ impl Embedded {
     /// [`StoreError::Unreadable`] and [`StoreError::Newer`]
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let unreadable = |error: &dyn Display| unreadable(path, error);
+        let note = path.with_extension("revision");
         if !path.try_exists().map_err(|error| unreadable(&error))? {
+            // What it says is of a file that somebody took away.
+            let _ = fs::remove_file(&note);
             create(path).map_err(|error| unreadable(&error))?;
         }
-        let this = Self { path: path.to_owned(), database: Some(database(path)?) };
+        let mut this = Self { path: path.to_owned(), database: Some(database(path)?), note: None, lost: 0 };
         match this.load_about(SCHEMA)? {
-            KNOWN_SCHEMA => Ok(this),
-            0 => Err(unreadable(&"it does not say which schema it has")),
-            found => Err(StoreError::Newer { path: path.to_owned(), found, known: KNOWN_SCHEMA }),
+            KNOWN_SCHEMA => {}
+            0 => return Err(unreadable(&"it does not say which schema it has")),
+            found => return Err(StoreError::Newer { path: path.to_owned(), found, known: KNOWN_SCHEMA }),
+        }
+        let revision = this.load_about(REVISION)?;
+        // One that cannot be read says nothing.
+        let noted = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(revision);
+        this.lost = noted.saturating_sub(revision);
+        let options = File::options().write(true).create(true).truncate(false).open(&note);
+        this.note =
+            options.inspect_err(|error| tracing::warn!(path = %note.display(), %error, "noting revisions")).ok();
+        this.note_revision(revision);
+        Ok(this)
+    }
+
+    /// Commits that were acknowledged once and were not in the file when it was opened: it has
+    /// been damaged, and what it has now is what was before them.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    fn note_revision(&self, revision: u64) {
+        // Of one length, so that whoever is killed amid this leaves no other number behind.
+        let noted = self.note.as_ref().map(|note| note.write_all_at(format!("{revision:020}\n").as_bytes(), 0));
+        if let Some(Err(error)) = noted {
+            tracing::warn!(path = %self.path.display(), %error, "noting the revision");
         }
     }
 
@@ -89,12 +124,13 @@ impl Store for Embedded {
         if self.database.is_none() {
             self.database = Some(database(&self.path)?);
         }
-        write(self.database()?, changes).map_err(|error| {
+        let written = write(self.database()?, changes).map_err(|error| {
             // After an error of the disk the database takes nothing until it is opened anew.
             drop(self.database.take());
             self.database = database(&self.path).inspect_err(|error| tracing::error!(%error, "after an error")).ok();
             StoreError::Unwritable { path: self.path.clone(), reason: error.to_string() }
-        })
+        });
+        written.inspect(|&revision| self.note_revision(revision))
     }
 }
 
@@ -154,7 +190,7 @@ fn unreadable(path: &Path, reason: &dyn Display) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::FileExt, panic::catch_unwind};
+    use std::panic::catch_unwind;
 
     use super::*;
 
@@ -228,6 +264,29 @@ mod tests {
             }
         }
         assert!(reported > 0 && intact > 0, "{reported} reported, {intact} intact");
+    }
+
+    #[test]
+    fn a_commit_that_a_damaged_file_has_lost_is_missed_and_told_once() {
+        let (_directory, path, states) = filled();
+        let whole = fs::read(&path).unwrap();
+        let mut missed = 0;
+        // The head of the file, with both commit slots.
+        for place in 0..400 {
+            let flipped = [whole[place] ^ 1];
+            fs::write(&path, &whole).unwrap();
+            fs::write(path.with_extension("revision"), format!("{:020}\n", states[1].revision)).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&flipped, place as u64).unwrap();
+            let Ok(Ok(store)) = catch_unwind(|| Embedded::open(&path)) else { continue };
+            let kept = store.load().unwrap();
+            assert_eq!(store.lost(), states[1].revision - kept.revision, "byte {place}");
+            missed += store.lost();
+            drop(store);
+            assert_eq!(Embedded::open(&path).unwrap().lost(), 0);
+        }
+        assert!(missed > 0);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(Embedded::open(&path).unwrap().lost(), 0, "one that is new has lost nothing");
     }
 
     #[test]
