@@ -4,7 +4,8 @@
 //! stays true from one set of tables to the next.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -47,8 +48,8 @@ impl Ids {
     pub fn give(&mut self, plan: &Plan) -> Result<(), Exhausted> {
         self.ports.give(plan.uplink.clone())?;
         self.ports.give(RING.to_owned())?;
-        for endpoint in &plan.endpoints {
-            self.ports.give(endpoint.interface.clone())?;
+        for interface in plan.access() {
+            self.ports.give(interface.clone())?;
         }
         for network in &plan.networks {
             self.networks.give(network.name.clone())?;
@@ -67,46 +68,65 @@ impl Ids {
     /// has the tables of `plan`, not before: an old one may still use them.
     pub fn take_back(&mut self, plan: &Plan) {
         self.networks.retain(plan.networks.iter().map(|network| &network.name));
-        let endpoints = plan.endpoints.iter().map(|endpoint| &endpoint.interface);
         let ring = RING.to_owned();
-        self.ports.retain(endpoints.chain([&plan.uplink, &ring]));
+        self.ports.retain(plan.access().chain([&plan.uplink, &ring]));
         self.vteps.retain(plan.networks.iter().flat_map(|network| &network.peers));
     }
 
     /// The number of the network called `name`.
     pub fn network(&self, name: &str) -> Option<NetworkId> {
-        self.networks.0.get(name).copied().map(NetworkId)
+        self.networks.number(name).map(NetworkId)
     }
 
     /// The number of the port on `interface`.
     pub fn port(&self, interface: &str) -> Option<PortId> {
-        self.ports.0.get(interface).copied().map(PortId)
+        self.ports.number(interface).map(PortId)
     }
 
     /// The number of the VTEP at `address`.
     pub fn vtep(&self, address: IpAddr) -> Option<VtepId> {
-        self.vteps.0.get(&address).copied().map(VtepId)
+        self.vteps.number(&address).map(VtepId)
     }
 }
 
 #[derive(Clone, Debug)]
-struct Numbers<K>(HashMap<K, u16>);
+struct Numbers<K> {
+    given: HashMap<K, u16>,
+    /// Numbers that were given once and are not now.
+    free: BTreeSet<u16>,
+    /// The lowest number that was never given.
+    next: u32,
+}
 
 impl<K> Default for Numbers<K> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { given: HashMap::new(), free: BTreeSet::new(), next: 0 }
     }
 }
 
 impl<K: Hash + Eq> Numbers<K> {
     /// Gives `key` the lowest number that is free, unless it has one.
     fn give(&mut self, key: K) -> Result<(), Exhausted> {
-        if !self.0.contains_key(&key) {
-            let taken: HashSet<u16> = self.0.values().copied().collect();
-            let free = (0..=u16::MAX).find(|number| !taken.contains(number)).ok_or(Exhausted)?;
-            self.0.insert(key, free);
+        if self.given.contains_key(&key) {
+            return Ok(());
         }
+        let number = match self.free.pop_first() {
+            Some(number) => number,
+            None => {
+                let number = u16::try_from(self.next).map_err(|_| Exhausted)?;
+                self.next += 1;
+                number
+            }
+        };
+        self.given.insert(key, number);
         Ok(())
+    }
+
+    fn number<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u16>
+    where
+        K: Borrow<Q>,
+    {
+        self.given.get(key).copied()
     }
 
     fn retain<'a>(&mut self, keys: impl Iterator<Item = &'a K>)
@@ -114,7 +134,14 @@ impl<K: Hash + Eq> Numbers<K> {
         K: 'a,
     {
         let keys: HashSet<&K> = keys.collect();
-        self.0.retain(|key, _| keys.contains(key));
+        let free = &mut self.free;
+        self.given.retain(|key, &mut number| {
+            let stays = keys.contains(key);
+            if !stays {
+                free.insert(number);
+            }
+            stays
+        });
     }
 }
 
@@ -179,6 +206,11 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
                     table.ports.push(access);
                 }
             }
+            let host = network.host.as_ref().and_then(|host| open_port(&host.interface, ids, around));
+            if let Some((host, owner)) = host {
+                tables.set_port(host, Port::new(Role::Host(id), owner));
+                table.host = Some(host);
+            }
             table.stations = Arc::new(stations(plan, network, ids, &table.ports));
             tables.set_network(id, table);
         }
@@ -218,6 +250,7 @@ fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids) -> Network {
         mtu: network.mtu,
         ageing: network.ageing,
         mac_limit: network.mac_limit,
+        flood_limit: network.flood_limit,
         internal: network.internal,
         masquerade: network.nat == NatChoice::Masquerade,
         gateway: gateway_of(network),
@@ -255,7 +288,7 @@ fn publishes<'a>(plan: &'a Plan, ids: &'a Ids, ours: &'a HashSet<PublishedPort>)
 }
 
 /// The router of `network`, if it has one.
-fn gateway_of(network: &PlannedNetwork) -> Option<Gateway> {
+pub fn gateway_of(network: &PlannedNetwork) -> Option<Gateway> {
     let (subnet, gateway) = (network.subnet?, network.gateway?);
     Some(Gateway::new(network.vni, Some(Ipv4Network::new(gateway, subnet.prefix()).ok()?), None))
 }
@@ -291,11 +324,13 @@ mod tests {
             subnet: None,
             gateway: None,
             internal: false,
+            host: None,
             nat: NatChoice::None,
             mtu: 1450,
             overhead: 50,
             ageing: 300,
             mac_limit: 100,
+            flood_limit: None,
             isolation: false,
             suppression: true,
             express: ExpressChoice::Auto,

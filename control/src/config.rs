@@ -206,6 +206,8 @@ pub struct Network {
     /// How many stations may be learned.
     #[serde(default = "Network::default_mac_limit")]
     pub mac_limit: u32,
+    /// Frames that each worker floods in a second; no limit when not given.
+    pub flood_limit: Option<u32>,
     /// Whether endpoints reach the gateway and nobody else.
     #[serde(default)]
     pub isolation: bool,

@@ -6,6 +6,7 @@
 
 mod change;
 mod checks;
+mod host_port;
 mod plan;
 mod records;
 mod routes;
@@ -26,6 +27,7 @@ use vxlane_dataplane::{
 };
 
 pub use change::Refused;
+pub use host_port::HostPort;
 pub use plan::{Plan, PlannedEndpoint, PlannedNetwork};
 pub use records::{BadRecord, Records};
 pub use routes::Routing;
@@ -100,6 +102,9 @@ pub struct Network {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Frames that each worker floods in a second, if there is a limit.
+    #[serde(default)]
+    pub flood_limit: Option<u32>,
     /// Whether endpoints reach the gateway and nobody else.
     #[serde(default)]
     pub isolation: bool,
@@ -402,8 +407,22 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
         let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
-        let crate::config::Network { nat, ageing, mac_limit, isolation, suppression, express, .. } = *network;
-        Self { name, vni, subnet, gateway, internal, nat, mtu, ageing, mac_limit, isolation, suppression, express }
+        let crate::config::Network { nat, ageing, mac_limit, flood_limit, isolation, suppression, express, .. } = *network;
+        Self {
+            name,
+            vni,
+            subnet,
+            gateway,
+            internal,
+            nat,
+            mtu,
+            ageing,
+            mac_limit,
+            flood_limit,
+            isolation,
+            suppression,
+            express,
+        }
     }
 }
 

@@ -110,6 +110,7 @@ pub fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(routes::stations::list, routes::stations::flush))
         .routes(routes!(routes::stations::add))
         .routes(routes!(routes::stations::remove))
+        .routes(routes!(routes::neighbours::list))
         .routes(routes!(routes::events))
         .routes(routes!(routes::networks::add_route))
         .routes(routes!(routes::networks::remove_route))

@@ -80,7 +80,7 @@ pub(super) async fn answer(ask: &Question<'_>, command: &FdbCommand) -> Result<S
 }
 
 /// The query for one network, or for all.
-fn only(network: Option<&str>) -> String {
+pub(super) fn only(network: Option<&str>) -> String {
     network.map(|name| format!("?network={}", escape(name))).unwrap_or_default()
 }
 

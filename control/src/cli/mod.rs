@@ -7,6 +7,7 @@ mod express;
 mod fdb;
 pub mod generate;
 mod nat;
+mod neigh;
 mod network;
 mod peer;
 mod process;
@@ -29,6 +30,7 @@ pub use events::EventsArgs;
 pub use express::ExpressCommand;
 pub use fdb::{AddArgs, FdbCommand};
 pub use nat::NatCommand;
+pub use neigh::NeighCommand;
 pub use network::{ConnectArgs, CreateArgs, NetworkCommand};
 pub use peer::{PeerArgs, PeerCommand};
 pub use process::{DetachArgs, HoldArgs, detach};
@@ -74,6 +76,13 @@ pub enum Command {
         /// What to do with it.
         #[command(subcommand)]
         command: Option<FdbCommand>,
+    },
+    /// Whose address is whose
+    #[command(infer_subcommands = true)]
+    Neigh {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: Option<NeighCommand>,
     },
     /// Overlay networks
     #[command(infer_subcommands = true)]
@@ -168,6 +177,10 @@ pub async fn answer(cli: &Cli, out: Output<'_>) -> Result<(), ClientError> {
             endpoint::answer(&ask, command.as_ref().unwrap_or(&EndpointCommand::Ls)).await?
         }
         Command::Peer { command } => peer::answer(&ask, command.as_ref().unwrap_or(&PeerCommand::Ls)).await?,
+        Command::Neigh { command } => {
+            let show = NeighCommand::Show { network: None, statistics: false };
+            neigh::answer(&ask, command.as_ref().unwrap_or(&show)).await?
+        }
         Command::Fdb { command } => {
             let show = FdbCommand::Show { network: None, statistics: false };
             fdb::answer(&ask, command.as_ref().unwrap_or(&show)).await?

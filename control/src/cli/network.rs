@@ -13,7 +13,7 @@ use crate::{
     api::{
         client::{ClientError, escape},
         types::{
-            Network, Owner,
+            EndpointState, HostPort, Network, Owner,
             requests::{EndpointRequest, NetworkRequest, RouteRequest},
         },
     },
@@ -96,6 +96,9 @@ pub struct CreateArgs {
     /// How many stations may be learned [default: 8192]
     #[arg(long, value_name = "STATIONS")]
     pub mac_limit: Option<u32>,
+    /// How many frames each worker may flood in a second [default: no limit]
+    #[arg(long, value_name = "FRAMES")]
+    pub flood_limit: Option<u32>,
     /// Endpoints shall reach the gateway and nobody else
     #[arg(long)]
     pub isolation: bool,
@@ -186,6 +189,7 @@ fn request(args: &CreateArgs) -> NetworkRequest {
         mtu,
         ageing,
         mac_limit,
+        flood_limit: args.flood_limit,
         isolation,
         suppression,
         express: args.express,
@@ -226,10 +230,12 @@ fn details(network: &Network) -> String {
     row("vni", network.vni.to_string());
     row("subnet", network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default());
     row("gateway", gateway(network));
+    row("host", network.host.as_ref().map(host).unwrap_or_default());
     row("nat", network.nat.to_string());
     row("mtu", network.mtu.to_string());
     row("ageing", network.ageing.to_string());
     row("mac_limit", network.mac_limit.to_string());
+    row("flood_limit", network.flood_limit.map(|limit| limit.to_string()).unwrap_or_default());
     row("isolation", yes(network.isolation));
     row("suppression", yes(network.suppression));
     row("express", network.express.to_string());
@@ -245,6 +251,13 @@ fn gateway(network: &Network) -> String {
         (true, _) => "internal".to_owned(),
         (false, gateway) => gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
     }
+}
+
+/// The host's own interface; where it is not as it should be, why.
+fn host(port: &HostPort) -> String {
+    let HostPort { name, state, reason, .. } = port;
+    let absent = if *state == EndpointState::Absent { " absent" } else { "" };
+    format!("{name}{absent}{}", reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())
 }
 
 fn yes(is_so: bool) -> String {

@@ -33,6 +33,7 @@ fn ports(status: &Status) -> String {
         let role = match port.role {
             Role::Uplink => "uplink",
             Role::Access => "access",
+            Role::Host => "host",
         };
         columns.row([
             port.interface.clone(),

@@ -117,6 +117,7 @@ impl Daemon {
             mac: endpoint.mac.map(|mac| mac.0),
             address: endpoint.address.and_then(|address| Ipv4Network::new(address, prefix).ok()),
             gateway: network.gateway.filter(|_| !network.internal),
+            quiet: false,
         };
         self.store.commit(&[saved::note(&endpoint.interface)])?;
         if let Err(error) = pair.make() {
@@ -243,18 +244,24 @@ impl Daemon {
         let done = self.publish_and_serve(&new).map_err(ChangeError::from);
         // While all of it can still be undone.
         if let Err(error) = done.and_then(|()| Ok(self.save(desired, notes)?)) {
-            (self.plan, self.next_hops) = before;
+            let next = mem::replace(&mut self.plan, before.0);
+            self.next_hops = before.1;
             self.ports.retain(|port| !new.iter().any(|new| new.id == port.id));
             self.ports.extend(gone);
             self.publish()?;
             new.iter().for_each(|port| self.close(port));
+            self.remove_host_pairs(&new, &next);
             self.ids.take_back(&self.plan);
             return Err(error);
         }
         gone.iter().for_each(|port| self.close(port));
+        self.remove_host_pairs(&gone, &before.0);
         self.retire(&gone, &before.0);
         self.ids.take_back(&self.plan);
         set_pairs(&before.0, &self.plan);
+        if self.plan.networks != before.0.networks {
+            self.tend_host_ports();
+        }
         Ok(())
     }
 
@@ -274,6 +281,7 @@ impl Daemon {
                 return Err(error);
             }
         }
+        self.open_host_ports(next);
         Ok(self.ports[before..].to_vec())
     }
 
@@ -287,8 +295,8 @@ impl Daemon {
 
     /// Takes the ports that the plan has no more out of those that are open.
     fn take_gone(&mut self) -> Vec<OpenPort> {
-        let wanted: HashSet<&str> = self.plan.endpoints.iter().map(|endpoint| endpoint.interface.as_str()).collect();
-        let stays = |port: &OpenPort| port.role == Role::Uplink || wanted.contains(port.interface.as_str());
+        let wanted: HashSet<&String> = self.plan.access().collect();
+        let stays = |port: &OpenPort| port.role == Role::Uplink || wanted.contains(&port.interface);
         let (kept, gone) = self.ports.drain(..).partition(stays);
         self.ports = kept;
         gone
@@ -296,7 +304,7 @@ impl Daemon {
 }
 
 /// Bytes of an IP packet, at most; headers of the tunnel are among them.
-const LONGEST_PACKET: u32 = 65_535;
+pub(super) const LONGEST_PACKET: u32 = 65_535;
 
 /// What the request calls `field` of the thing at `place`.
 fn local(field: String, place: &str) -> String {

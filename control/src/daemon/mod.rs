@@ -7,9 +7,11 @@ mod change;
 mod express;
 mod flows;
 mod heard;
+mod host_ports;
 mod lanes;
 mod metrics;
 mod nat;
+mod neighbours;
 mod next_hops;
 mod ports;
 mod published;
@@ -226,6 +228,7 @@ impl Daemon {
         }
         let resumed = this.ports.len();
         this.open_all(resumed > 0)?;
+        this.open_host_ports(&this.plan.clone());
         this.resolve()?;
         for port in this.ports.split_off(resumed) {
             this.serve(&port)?;

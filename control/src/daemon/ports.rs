@@ -64,6 +64,9 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Frames of each ring to the host itself at most: there is such a port on every network, and
+/// few have much to say. A segment of 64 KiB is some 45 of them.
+const HOST_RING: u32 = 512;
 /// Frames that all access ports have together, as far as no port is left with less than
 /// [`SMALLEST_RING`]: 256 MiB where a frame has half a page.
 const POOL: u64 = 1 << 17;
@@ -87,8 +90,18 @@ impl Daemon {
             self.ports.push(port);
             return Ok(());
         }
-        let port = self.open_rings(interface, role, id, &link, attach_mode(xdp))?;
+        let port = self.open_rings(interface, role, id, &link, attach_mode(xdp), self.plan.ring)?;
         tracing::info!(interface, mode = %port.mode, port.zero_copy, port.ring, "attached");
+        self.ports.push(port);
+        Ok(())
+    }
+
+    /// The same for the end of a pair to the host itself.
+    pub(super) fn open_host(&mut self, interface: &str) -> Result<(), StartError> {
+        let id = self.ids.port(interface).ok_or(Exhausted)?;
+        let (link, most) = (Link::get(interface)?, self.plan.ring.min(HOST_RING));
+        let port = self.open_rings(interface, Role::Access, id, &link, AttachMode::Native, most)?;
+        tracing::info!(interface, mode = %port.mode, port.ring, "attached, to the host");
         self.ports.push(port);
         Ok(())
     }
@@ -96,11 +109,12 @@ impl Daemon {
     /// Opens the rings through which the frames of the express lane come and go.
     pub(super) fn open_ring(&mut self, interface: &str, id: PortId) -> Result<OpenPort, StartError> {
         let link = Link::get(interface)?;
-        let port = self.open_rings(interface, Role::Lane, id, &link, AttachMode::Native)?;
+        let port = self.open_rings(interface, Role::Lane, id, &link, AttachMode::Native, self.plan.ring)?;
         self.serve(&port)?;
         Ok(port)
     }
 
+    /// Opens the rings of an interface, of at most so many frames each.
     fn open_rings(
         &mut self,
         interface: &str,
@@ -108,9 +122,10 @@ impl Daemon {
         id: PortId,
         link: &Link,
         mode: AttachMode,
+        most: u32,
     ) -> Result<OpenPort, StartError> {
         let workers = commit::place(link.rx_queues, &mut self.loads());
-        let ring = self.ring(role, workers.len());
+        let ring = self.ring(role, most, workers.len());
         let attached = self.steer.attach(interface, role, mode, link.rx_queues)?;
         let mut port = OpenPort {
             id,
@@ -196,14 +211,14 @@ impl Daemon {
         loads
     }
 
-    /// Frames of each ring of a new port with so many queues.
-    fn ring(&self, role: Role, queues: usize) -> u32 {
+    /// Frames of each ring of a new port with so many queues: not more than `most`.
+    fn ring(&self, role: Role, most: u32, queues: usize) -> u32 {
         let has_rings = |port: &&OpenPort| port.role == Role::Access && matches!(port.mode, Mode::Rings(_));
         let access = self.ports.iter().filter(has_rings);
         let in_use = access.map(|port| frames(port.ring, port.workers.len())).sum();
         match role {
-            Role::Uplink | Role::Lane => self.plan.ring,
-            Role::Access => fair_ring(self.plan.ring, in_use, queues),
+            Role::Uplink | Role::Lane => most,
+            Role::Access => fair_ring(most, in_use, queues),
         }
     }
 }

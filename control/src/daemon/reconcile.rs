@@ -56,6 +56,7 @@ impl Daemon {
         }
         if look == Look::Thorough {
             self.follow_mtu()?;
+            self.tend_host_ports();
         }
         let new = self.open_waiting();
         if !new.is_empty() {
@@ -126,6 +127,7 @@ impl Daemon {
         for (interface, role, xdp) in wanted.iter().filter(|(interface, ..)| !open.contains(interface)) {
             self.open_if_up(interface, *role, *xdp);
         }
+        self.open_host_ports(&self.plan.clone());
         self.ports[before..].to_vec()
     }
 
@@ -133,14 +135,16 @@ impl Daemon {
         if !matches!(host::find(interface), Ok(Some(link)) if link.is_up) {
             return;
         }
-        let told = match self.open(interface, role, xdp) {
-            Ok(()) => None,
-            Err(error) => Some(chain(&error).to_string()),
-        };
-        if let Some(error) =
-            told.as_deref().filter(|&error| self.complaints.get(interface).map(String::as_str) != Some(error))
-        {
-            tracing::warn!(interface, error, "cannot be attached, and is tried again");
+        let told = self.open(interface, role, xdp).err().map(|error| chain(&error).to_string());
+        self.complain(interface, told, "cannot be attached, and is tried again");
+    }
+
+    /// Tells what is wrong with an interface, if that is news; without anything wrong, what was
+    /// is forgotten.
+    pub(super) fn complain(&mut self, interface: &str, told: Option<String>, about: &str) {
+        let known = self.complaints.get(interface);
+        if let Some(error) = told.as_ref().filter(|&error| known != Some(error)) {
+            tracing::warn!(interface, error, "{about}");
         }
         match told {
             Some(error) => drop(self.complaints.insert(interface.to_owned(), error)),

@@ -17,7 +17,7 @@ use crate::{
         self, Endpoint, EndpointState, Frames, KernelStats, Lane, LaneStats, Network, Peer, PeerState, Port, PortStats,
         Role, Stats, Status, SteerStats, Underlay, Worker,
     },
-    desired::{Owner, PlannedEndpoint, PlannedNetwork},
+    desired::{HostPort, Owner, PlannedEndpoint, PlannedNetwork},
     netlink::NextHop,
 };
 
@@ -186,8 +186,7 @@ impl Daemon {
     }
 
     pub(super) fn network_of(&self, interface: &str) -> Option<String> {
-        let endpoint = self.plan.endpoints.iter().find(|endpoint| endpoint.interface == interface);
-        endpoint.map(|endpoint| endpoint.network.clone())
+        self.plan.network_of(interface).map(str::to_owned)
     }
 
     fn network(&self, network: &PlannedNetwork) -> Network {
@@ -199,10 +198,12 @@ impl Daemon {
             subnet: network.subnet,
             gateway: network.gateway,
             internal: network.internal,
+            host: network.host.as_ref().map(|port| self.host_port(port)),
             nat: network.nat,
             mtu: network.mtu,
             ageing: network.ageing,
             mac_limit: network.mac_limit,
+            flood_limit: network.flood_limit,
             isolation: network.isolation,
             suppression: network.suppression,
             express: network.express,
@@ -213,12 +214,21 @@ impl Daemon {
         }
     }
 
+    fn host_port(&self, port: &HostPort) -> types::HostPort {
+        let state = if self.is_open(&port.interface) { EndpointState::Attached } else { EndpointState::Absent };
+        let reason = self.complaints.get(&port.interface).cloned();
+        types::HostPort { name: port.name.clone(), interface: port.interface.clone(), state, reason }
+    }
+
     fn port(&self, port: &OpenPort) -> Port {
         let why = self.why_no_lane(port);
         Port {
             interface: port.interface.clone(),
             role: match port.role {
                 attach::Role::Uplink => Role::Uplink,
+                attach::Role::Access if self.plan.host_ports().any(|(_, host)| host.interface == port.interface) => {
+                    Role::Host
+                }
                 attach::Role::Access | attach::Role::Lane => Role::Access,
             },
             network: self.network_of(&port.interface),

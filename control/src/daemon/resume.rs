@@ -62,7 +62,7 @@ impl Daemon {
         let mut queues = Queues::new();
         self.resume_lane(&mut held, &mut queues)?;
         let uplink = (self.plan.uplink.clone(), Role::Uplink);
-        let access = self.plan.endpoints.iter().map(|endpoint| (endpoint.interface.clone(), Role::Access));
+        let access = self.plan.access().map(|interface| (interface.clone(), Role::Access));
         for (interface, role) in std::iter::once(uplink).chain(access).collect::<Vec<_>>() {
             let Some(port) = held.take(&interface) else { continue };
             let names = port.names.clone();
@@ -271,9 +271,9 @@ impl Daemon {
 
     /// Leaves every interface as it was found.
     pub fn end(&mut self) {
-        for port in std::mem::take(&mut self.ports) {
-            self.close(&port);
-        }
+        let ports = std::mem::take(&mut self.ports);
+        ports.iter().for_each(|port| self.close(port));
+        self.remove_host_pairs(&ports, &self.plan.clone());
         self.close_lane();
         std::mem::replace(&mut self.keeper, Keeper::Nobody).dismiss();
     }

@@ -3,7 +3,7 @@
 //! A veth pair cannot be made or taken away in one step with a change to the store. So it is
 //! noted beforehand that there may be one which no endpoint has, and the next start looks.
 
-use super::Daemon;
+use super::{Daemon, host_ports};
 use crate::{
     causes::chain,
     desired::{BadRecord, Desired, Records},
@@ -37,7 +37,9 @@ const NOTE: &str = "pair/";
 pub fn restore(desired: &mut Desired, store: &mut dyn Store) -> Result<(), RestoreError> {
     let Kept { revision, records } = store.load()?;
     let (notes, records): (Records, Records) = records.into_iter().partition(|(key, _)| key.starts_with(NOTE));
+    let (hosts, records): (Records, Records) = records.into_iter().partition(|(key, _)| host_ports::is_key(key));
     desired.add_records(&records).map_err(|source| RestoreError::Record { revision, source })?;
+    host_ports::remove_old(hosts.keys(), desired, store)?;
     for key in notes.into_keys() {
         let interface = key.trim_start_matches(NOTE);
         tracing::info!(interface, "left by a change that was not finished");

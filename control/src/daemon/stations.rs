@@ -95,7 +95,7 @@ impl Daemon {
         Ok(all)
     }
 
-    fn only(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
+    pub(super) fn only(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
         let known = |name: &str| self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()));
         network.map(known).transpose()
     }

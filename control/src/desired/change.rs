@@ -81,6 +81,7 @@ impl Desired {
             mtu: request.mtu,
             ageing: request.ageing.unwrap_or_else(config::Network::default_ageing),
             mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
+            flood_limit: request.flood_limit,
             isolation: request.isolation,
             suppression: request.suppression.unwrap_or_else(config::Network::default_suppression),
             express: request.express,
@@ -109,6 +110,7 @@ impl Desired {
         same(request.mtu, known.mtu, "mtu", &network)?;
         same(Some(ageing), Some(known.ageing), "ageing", &network)?;
         same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;
+        same(request.flood_limit, known.flood_limit, "flood_limit", &network)?;
         same(Some(request.isolation), Some(known.isolation), "isolation", &network)?;
         same(Some(suppression), Some(known.suppression), "suppression", &network)?;
         same(Some(request.express), Some(known.express), "express", &network)?;

@@ -159,6 +159,10 @@ fn check_network(network: &Owned<Network>, found: &mut Vec<Problem>) {
     if *ageing == 0 {
         found.push(Problem::new(network.field("ageing"), 0, "stations would be forgotten at once"));
     }
+    if network.item.flood_limit == Some(0) {
+        let reason = "nobody would find anybody: what is not known yet is flooded";
+        found.push(Problem::new(network.field("flood_limit"), 0, reason));
+    }
     check_subnet(network, found);
 }
 
@@ -238,7 +242,7 @@ fn check_interface<'a>(field: &str, name: &str, host: &'a Host) -> Result<&'a De
 }
 
 /// Why no interface can be called `name` (`dev_valid_name`, `net/core/dev.c`).
-fn bad_interface_name(name: &str) -> Option<String> {
+pub(super) fn bad_interface_name(name: &str) -> Option<String> {
     let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(odd) {
         Some("not a name an interface can have".to_owned())

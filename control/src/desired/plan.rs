@@ -9,7 +9,7 @@ use vxlane_dataplane::{
     wire::Vni,
 };
 
-use super::{Desired, Endpoint, Host, Network, Owned, Place, Problem, checks};
+use super::{Desired, Endpoint, Host, HostPort, Network, Owned, Place, Problem, checks};
 use crate::{
     config::{ExpressChoice, FilteringChoice, NatChoice, XdpChoice},
     mac::Mac,
@@ -57,6 +57,8 @@ pub struct PlannedNetwork {
     pub gateway: Option<Ipv4Addr>,
     /// Whether there is no way out.
     pub internal: bool,
+    /// How the host itself is on it, unless it is not.
+    pub host: Option<HostPort>,
     /// How packets leave it.
     pub nat: NatChoice,
     /// Longest packet in bytes.
@@ -67,6 +69,8 @@ pub struct PlannedNetwork {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Frames that each worker floods in a second, if there is a limit.
+    pub flood_limit: Option<u32>,
     /// Whether endpoints reach the gateway and nobody else.
     pub isolation: bool,
     /// Whether ARP and ND questions are answered here when the answer is known.
@@ -79,6 +83,26 @@ pub struct PlannedNetwork {
     pub routes: Vec<String>,
     /// Stations that never move, as far as the place of each is there.
     pub stations: Vec<(Mac, Place)>,
+}
+
+impl Plan {
+    /// The ports of the host, with the networks that they are on.
+    pub fn host_ports(&self) -> impl Iterator<Item = (&PlannedNetwork, &HostPort)> {
+        self.networks.iter().filter_map(|network| Some((network, network.host.as_ref()?)))
+    }
+
+    /// Every interface that has overlay frames: those of endpoints, and those to the host.
+    pub fn access(&self) -> impl Iterator<Item = &String> {
+        let endpoints = self.endpoints.iter().map(|endpoint| &endpoint.interface);
+        endpoints.chain(self.host_ports().map(|(_, port)| &port.interface))
+    }
+
+    /// The network whose frames `interface` has.
+    pub fn network_of(&self, interface: &str) -> Option<&str> {
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.interface == interface);
+        let host = || self.host_ports().find(|(_, port)| port.interface == interface);
+        endpoint.map(|endpoint| endpoint.network.as_str()).or_else(|| Some(host()?.0.name.as_str()))
+    }
 }
 
 /// An attachment that can be.
@@ -127,7 +151,7 @@ impl Desired {
 
     fn plan_network(&self, network: &Owned<Network>, host: &Host) -> Result<PlannedNetwork, Problem> {
         let Network { name, vni, subnet, gateway, internal, mtu, .. } = &network.item;
-        let Network { ageing, mac_limit, isolation, suppression, express, .. } = network.item;
+        let Network { ageing, mac_limit, flood_limit, isolation, suppression, express, .. } = network.item;
         let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
         let mtu = mtu.unwrap_or_else(|| self.default_mtu(name, host));
         let bad_mtu = |_| Problem::new(network.field("mtu"), mtu, "more than 65535");
@@ -137,11 +161,13 @@ impl Desired {
             subnet: *subnet,
             gateway: *gateway,
             internal: *internal,
+            host: network.item.host_port(),
             nat: network.item.way_out(),
             mtu: u16::try_from(mtu).map_err(bad_mtu)?,
             overhead: self.overhead(name, host),
             ageing,
             mac_limit,
+            flood_limit,
             isolation,
             suppression,
             express,

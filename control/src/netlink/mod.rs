@@ -23,8 +23,10 @@ use netlink_packet_route::{
 use vxlane_dataplane::link::talk::{ask, ask_through, connect};
 
 pub use next_hop::{NextHop, next_hop, solicit};
-pub use outside::{neighbours, routes};
-pub use veth::{Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_mtu, set_pair_mtu};
+pub use outside::{neighbours, overlapping, routes};
+pub use veth::{
+    Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_address, set_mac, set_mtu, set_pair_mtu, set_up,
+};
 pub use watch::Watch;
 
 /// The first address of each family of interface `ifindex` with global scope. Over IPv6 one that

@@ -37,6 +37,17 @@ pub fn routes(uplink: u32, mtu: u16) -> io::Result<Vec<(Ipv4Network, Route)>> {
     Ok(found.into_iter().map(|(_, route)| route).collect())
 }
 
+/// A destination of the host that shares addresses with `subnet`: one of a route that is no
+/// default route, or an address of its own.
+///
+/// # Errors
+/// What the kernel answered to `RTM_GETROUTE`.
+pub fn overlapping(subnet: Ipv4Network) -> io::Result<Option<Ipv4Network>> {
+    let known = routes(0, 0)?.into_iter().map(|(prefix, _)| prefix);
+    let groups = Ipv4Network::new(Ipv4Addr::new(224, 0, 0, 0), 3).map_err(super::odd)?;
+    Ok(known.filter(|prefix| prefix.prefix() > 0 && !prefix.overlaps(groups)).find(|prefix| prefix.overlaps(subnet)))
+}
+
 /// The neighbours on the link `uplink` whose MAC address the kernel would itself use.
 ///
 /// # Errors

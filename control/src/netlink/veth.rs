@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnetwork::Ipv4Network;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressMessage},
@@ -49,6 +49,8 @@ pub struct Pair<'a> {
     pub address: Option<Ipv4Network>,
     /// Its default route.
     pub gateway: Option<Ipv4Addr>,
+    /// Whether it speaks no IPv6 of its own accord.
+    pub quiet: bool,
 }
 
 /// Why a pair could not be made. Nothing is left of it.
@@ -120,8 +122,7 @@ impl Pair<'_> {
     fn finish_here(&self, here: &Socket) -> Result<(), PairError> {
         let mut link = named(self.interface);
         link.attributes.push(LinkAttribute::IfAlias(self.alias.to_owned()));
-        let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
+        link.attributes.push(quiet());
         tell(here, Message::SetLink(link), self.interface)?;
         tell(here, Message::SetLink(up(self.interface)), self.interface)
     }
@@ -129,6 +130,7 @@ impl Pair<'_> {
     fn finish_inside(&self, inside: &Socket) -> Result<(), PairError> {
         let mut link = up(self.ifname);
         link.attributes.push(LinkAttribute::GsoMaxSize(self.gso_max));
+        link.attributes.extend(self.quiet.then(quiet));
         tell(inside, Message::SetLink(link), self.ifname)?;
         let answers = super::ask_through(inside, Message::GetLink(named(self.ifname)), 0);
         let answers = answers.map_err(step(&format!("RTM_GETLINK {}", self.ifname)))?;
@@ -170,8 +172,7 @@ pub fn make_punt(punt: &str, ring: &str, mtu: u32, queues: u32) -> Result<(), Pa
     let raise = |name: &str| {
         let mut link = named(name);
         link.attributes.push(LinkAttribute::IfAlias(PUNT.to_owned()));
-        let quiet = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        link.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![quiet])]));
+        link.attributes.push(quiet());
         tell(&here, Message::SetLink(link), name)?;
         let mut link = up(name);
         link.header.flags |= LinkFlags::Noarp;
@@ -237,6 +238,53 @@ fn with_mtu(interface: &str, mtu: u32) -> Message {
     Message::SetLink(link)
 }
 
+/// Sets the Ethernet address of an interface.
+///
+/// # Errors
+/// [`PairError::Step`]
+pub fn set_mac(interface: &str, mac: MacAddr) -> Result<(), PairError> {
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    let mut link = named(interface);
+    link.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+    tell(&here, Message::SetLink(link), &format!("{mac} on {interface}"))
+}
+
+/// Sets an interface up.
+///
+/// # Errors
+/// [`PairError::Step`]
+pub fn set_up(interface: &str) -> Result<(), PairError> {
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    tell(&here, Message::SetLink(up(interface)), &format!("{interface} up"))
+}
+
+/// Has an interface of ours have `wanted` and no other IPv4 address.
+///
+/// # Errors
+/// [`PairError::Step`]
+pub fn set_address(index: u32, interface: &str, wanted: Ipv4Network) -> Result<(), PairError> {
+    let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet;
+    let answers = super::ask_through(&here, Message::GetAddress(question), NLM_F_DUMP);
+    let mut missing = true;
+    for answer in answers.map_err(step("RTM_GETADDR"))? {
+        let Message::NewAddress(has) = answer else { continue };
+        if has.header.index != index {
+            continue;
+        }
+        if super::local(&has) == Some(wanted.ip().into()) && has.header.prefix_len == wanted.prefix() {
+            missing = false;
+        } else {
+            tell(&here, Message::DelAddress(has), &format!("another address off {interface}"))?;
+        }
+    }
+    if missing {
+        tell(&here, Message::NewAddress(address_message(index, wanted)), &format!("{wanted} on {interface}"))?;
+    }
+    Ok(())
+}
+
 /// A socket to the kernel that speaks of `namespace`. Only a thread can enter, so one does.
 fn connect_inside(namespace: &File) -> io::Result<Socket> {
     let entered = thread::scope(|scope| {
@@ -262,6 +310,12 @@ fn named(name: &str) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
     link
+}
+
+/// Has an interface make no IPv6 address of its own, without which it says nothing.
+fn quiet() -> LinkAttribute {
+    let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])])
 }
 
 fn up(name: &str) -> LinkMessage {

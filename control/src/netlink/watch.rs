@@ -20,7 +20,13 @@ impl Watch {
     pub fn start() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
-        let groups = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV6_ROUTE];
+        let groups = [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_NEIGH,
+            libc::RTNLGRP_IPV4_IFADDR,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_ROUTE,
+        ];
         for group in groups {
             socket.add_membership(group)?;
         }
@@ -33,7 +39,7 @@ impl Watch {
         Ok(Self { socket })
     }
 
-    /// Waits until something has changed, and says whether it may have been a link. What it was
+    /// Waits until something has changed, and says whether it may have been a link or an address of one. What it was
     /// does not matter more: whoever cares looks anew, so that news that were lost or came twice
     /// do no harm. Several changes at once are one.
     ///
@@ -71,5 +77,5 @@ fn drain(socket: &Socket) -> io::Result<bool> {
 /// The kernel sends news one by one; the type comes after the length (`struct nlmsghdr`).
 fn tells_of_a_link(news: &[u8]) -> bool {
     let kind = news.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
-    matches!(kind, Some(libc::RTM_NEWLINK | libc::RTM_DELLINK) | None)
+    matches!(kind, Some(libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR) | None)
 }

@@ -3,6 +3,7 @@
 pub(super) mod endpoints;
 pub(super) mod express;
 pub(super) mod nat;
+pub(super) mod neighbours;
 pub(super) mod networks;
 pub(super) mod peers;
 pub(super) mod process;

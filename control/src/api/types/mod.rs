@@ -16,6 +16,7 @@ use crate::config::{ExpressChoice, NatChoice};
 pub mod events;
 pub mod express;
 pub mod nat;
+pub mod neighbours;
 pub mod requests;
 
 /// `GET /v1/status`
@@ -79,6 +80,8 @@ pub enum Role {
     Uplink,
     /// Frames of an endpoint.
     Access,
+    /// Frames between this host itself and the endpoints of a network.
+    Host,
 }
 
 /// The way that a frame takes.
@@ -108,7 +111,7 @@ pub struct Port {
     pub interface: String,
     /// What it carries.
     pub role: Role,
-    /// The network of an access port.
+    /// The network of a port with overlay frames.
     pub network: Option<String>,
     /// The way that frames of established flows may take.
     pub lane: Lane,
@@ -196,6 +199,8 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
     /// Whether there is no way out.
     pub internal: bool,
+    /// How this host itself is on it: wherever there is a gateway and the network is not internal.
+    pub host: Option<HostPort>,
     /// How its packets leave it.
     pub nat: NatChoice,
     /// Longest packet in bytes.
@@ -204,6 +209,8 @@ pub struct Network {
     pub ageing: u32,
     /// How many stations may be learned.
     pub mac_limit: u32,
+    /// Frames that each worker floods in a second, if there is a limit.
+    pub flood_limit: Option<u32>,
     /// Whether endpoints reach the gateway and nobody else.
     pub isolation: bool,
     /// Whether ARP and ND questions are answered here when the answer is known.
@@ -219,6 +226,19 @@ pub struct Network {
     pub routes: Vec<String>,
     /// Names of its endpoints here.
     pub endpoints: Vec<String>,
+}
+
+/// The pair of interfaces by which this host itself is on a network, with the gateway's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostPort {
+    /// The host's end.
+    pub name: String,
+    /// Ours.
+    pub interface: String,
+    /// Whether the host can send and receive.
+    pub state: EndpointState,
+    /// What is in the way, or not as it should be.
+    pub reason: Option<String>,
 }
 
 /// Whether an endpoint can send and receive.

@@ -46,6 +46,9 @@ pub struct NetworkRequest {
     /// How many stations may be learned; 8192 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_limit: Option<u32>,
+    /// Frames that each worker floods in a second; no limit when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flood_limit: Option<u32>,
     /// Whether endpoints reach the gateway and nobody else.
     #[serde(default)]
     pub isolation: bool,

@@ -54,6 +54,8 @@ fn check_address(endpoint: &Owned<Endpoint>, network: &Network, found: &mut Vec<
 
 fn check_interfaces(desired: &Desired, host: &Host, news: &News<'_>, found: &mut Vec<Problem>) {
     let mut first: HashMap<&str, &str> = HashMap::new();
+    let ends = desired.host_ports().flat_map(|(network, port)| [(port.name, network), (port.interface, network)]);
+    let ends: HashMap<String, &str> = ends.collect();
     for endpoint in &desired.endpoints {
         let Endpoint { interface, veth, .. } = &endpoint.item;
         let field = endpoint.field("interface");
@@ -61,6 +63,8 @@ fn check_interfaces(desired: &Desired, host: &Host, news: &News<'_>, found: &mut
         first.entry(interface).or_insert(&endpoint.place);
         if *interface == desired.underlay.interface {
             found.push(Problem::new(field, quoted(interface), "this is the uplink"));
+        } else if let Some(network) = ends.get(interface) {
+            found.push(Problem::new(field, quoted(interface), format!("the host's own port on network \"{network}\"")));
         } else if let Some(first) = earlier {
             found.push(Problem::new(field, quoted(interface), format!("also the interface of {first}")));
         } else if veth.is_none() && news.has(endpoint, |desired| &desired.endpoints) {
