@@ -111,3 +111,69 @@ fn two_containers_that_claim_one_address_are_found_out() {
     let conflict = &events(&home, "address_conflict")[0];
     assert_eq!((conflict["network"].as_str(), conflict["address"].as_str()), (Some("blue"), Some("10.50.0.5")));
 }
+
+#[test]
+fn whose_address_is_whose_is_told_with_how_that_is_known() {
+    let (host, home, _daemon) = blue("");
+    let _web = connect(&home, "web");
+    let claimant = host.container("p0", "10.50.0.9/24");
+    run(&home, "network connect blue --interface p0 --name plain");
+    let _db = host.container("p1", "10.50.0.8/24");
+    run(&home, "network connect blue --interface p1 --name db --address 10.50.0.8 --mac 02:00:00:00:00:08");
+    assert!(claimant.pings("10.50.0.1", 1));
+    let all = home.json("neigh show");
+    let told: Vec<[&str; 3]> = all
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| ["dst", "origin", "state"].map(|key| one[key].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ["10.50.0.1", "gateway", "permanent"],
+            ["10.50.0.2", "endpoint", "permanent"],
+            ["10.50.0.8", "static", "permanent"],
+            ["10.50.0.9", "snooped", "reachable"],
+        ]
+    );
+    let text = run(&home, "neigh show --network blue");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], format!("10.50.0.1 lladdr {GATEWAY_MAC} router gateway PERMANENT"));
+    assert_eq!(lines[2], "10.50.0.8 dev p1 lladdr 02:00:00:00:00:08 static PERMANENT");
+    assert!(lines[3].starts_with("10.50.0.9 dev p0 lladdr ") && lines[3].ends_with(" snooped REACHABLE"));
+    let statistics = run(&home, "neigh show -s");
+    assert!(statistics.contains("10.50.0.9 network blue dev p0 lladdr ") && statistics.contains(" used "));
+    assert_eq!(home.json("neigh show --network blue"), all);
+    assert!(home.ask("neigh show --network red").stderr.starts_with(b"vxlane: no such network: red"));
+    host.ip("link del p0");
+    eventually("it goes with its port", || home.json("neigh show").as_array().unwrap().len() == 3);
+}
+
+#[test]
+fn a_storm_is_cut_off_at_the_limit_of_its_network_and_no_other_notices() {
+    let (_host, home, _daemon) = blue("--flood-limit 20");
+    run(&home, "network create calm --vni 6000 --subnet 10.60.0.0/24");
+    let (web, db) = (connect(&home, "web"), connect(&home, "db"));
+    let ends = ["a", "b"].map(|name| {
+        let ns = Namespace::new();
+        run(&home, &format!("network connect calm --netns /run/netns/{} --name {name}", ns.0));
+        ns
+    });
+    assert_eq!(home.json("network inspect blue")["flood_limit"], 20);
+    let received = |ns: &Namespace| {
+        let link: Value = serde_json::from_str(&ns.ip("-s -j link show eth0")).unwrap();
+        link[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+    };
+    let before = received(&db);
+    let begin = std::time::Instant::now();
+    let mut storm = web.command("ping");
+    storm.args(["-q", "-b", "-f", "-w", "2", "10.50.0.255"]);
+    let storm = std::thread::spawn(move || storm.output().unwrap());
+    assert!(ends[0].pings("10.60.0.2", 20), "not of this network");
+    let output = storm.join().unwrap();
+    let seconds = begin.elapsed().as_secs() + 2;
+    assert!(drops(&home, "flood_limit") > 0, "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(received(&db) - before <= 20 * seconds, "{} in {seconds} s", received(&db) - before);
+    assert!(web.pings("10.50.0.3", 5), "known stations are reached");
+}
