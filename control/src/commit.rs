@@ -61,7 +61,7 @@ impl Ids {
     /// Has the port on `interface` have the number that it had in an earlier life: frames with that
     /// number may be on their way.
     pub fn keep_port(&mut self, interface: &str, number: u16) {
-        self.ports.0.insert(interface.to_owned(), number);
+        self.ports.keep(interface.to_owned(), number);
     }
 
     /// Takes back the numbers of everything that is not in `plan`. Call it when every worker
@@ -120,6 +120,15 @@ impl<K: Hash + Eq> Numbers<K> {
         };
         self.given.insert(key, number);
         Ok(())
+    }
+
+    /// Gives `key` just this number, which nobody else has.
+    fn keep(&mut self, key: K, number: u16) {
+        // What is below it can still be given.
+        self.free.extend((self.next..u32::from(number)).filter_map(|below| u16::try_from(below).ok()));
+        self.next = self.next.max(u32::from(number) + 1);
+        self.free.remove(&number);
+        self.given.insert(key, number);
     }
 
     fn number<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u16>
@@ -450,6 +459,18 @@ mod tests {
         assert_eq!((ids.network("blue"), ids.port("p0"), ids.vtep(NEAR)), (None, None, None));
         committed(&before, &mut ids);
         assert_eq!(ids.network("blue"), blue);
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_life_is_given_to_nobody_else() {
+        let mut ids = Ids::default();
+        ids.keep_port("p7", 3);
+        ids.keep_port("p8", 1);
+        ids.give(&plan(&[], &[("blue", "p0"), ("blue", "p7"), ("blue", "p1"), ("blue", "p8")])).unwrap();
+        assert_eq!((ids.port("p7"), ids.port("p8")), (Some(PortId(3)), Some(PortId(1))));
+        let mut all: Vec<_> = ["uA", RING, "p0", "p1", "p7", "p8"].map(|name| ids.port(name).unwrap().0).into();
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

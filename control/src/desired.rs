@@ -407,7 +407,8 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
         let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
-        let crate::config::Network { nat, ageing, mac_limit, flood_limit, isolation, suppression, express, .. } = *network;
+        let crate::config::Network { nat, ageing, mac_limit, flood_limit, isolation, suppression, express, .. } =
+            *network;
         Self {
             name,
             vni,

@@ -44,7 +44,7 @@ pub fn routes(uplink: u32, mtu: u16) -> io::Result<Vec<(Ipv4Network, Route)>> {
 /// What the kernel answered to `RTM_GETROUTE`.
 pub fn overlapping(subnet: Ipv4Network) -> io::Result<Option<Ipv4Network>> {
     let known = routes(0, 0)?.into_iter().map(|(prefix, _)| prefix);
-    let groups = Ipv4Network::new(Ipv4Addr::new(224, 0, 0, 0), 3).map_err(super::odd)?;
+    let groups = Ipv4Network::new(Ipv4Addr::new(224, 0, 0, 0), 3).map_err(io::Error::other)?;
     Ok(known.filter(|prefix| prefix.prefix() > 0 && !prefix.overlaps(groups)).find(|prefix| prefix.overlaps(subnet)))
 }
 
