@@ -15,7 +15,7 @@ use vxlane_dataplane::{
     handover::Mailbox,
     ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
     port::{BURST, Census, KernelDrops, PutError, Receive, Transmit},
-    tables::{LocalVtep, Network, Port, Role, Tables, Vtep},
+    tables::{Guard, LocalVtep, Network, Port, Role, Tables, Vtep},
     vtep::{Flow, OVERHEAD, OVERHEAD_V6, Template},
     wire::{Ethernet, MacAddr, Vni, checksum},
     worker::Worker,
@@ -57,7 +57,7 @@ impl DryReceive {
         match plan.path {
             Path::Flood => {}
             // Packets of the other networks come through the uplink only.
-            Path::Encap | Path::Encap6 | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
+            Path::Encap | Path::Guarded | Path::Encap6 | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
             Path::Decap => {
                 // Inner destination and VNI; the tables number VNIs from 1.
                 frame[OVERHEAD..OVERHEAD + 6].copy_from_slice(&mac(station).0);
@@ -141,6 +141,8 @@ impl Transmit for DryTransmit {
 pub enum Path {
     /// From an endpoint into a tunnel.
     Encap,
+    /// The same of an endpoint whose addresses are known, and guarded.
+    Guarded,
     /// From a tunnel to an endpoint.
     Decap,
     /// From an endpoint into a tunnel over IPv6, with a UDP checksum.
@@ -176,6 +178,7 @@ const LOCAL: LocalVtep = end(1);
 const REMOTE: LocalVtep = end(2);
 const MAC: [MacAddr; 2] = [MacAddr([2, 0xaa, 0, 0, 0, 1]), MacAddr([2, 0xaa, 0, 0, 0, 2])];
 const SENDER: MacAddr = MacAddr([2, 0xcc, 0, 0, 0, 1]);
+const SENDER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const UPLINK: PortId = PortId(0);
 const ACCESS: PortId = PortId(1);
 const NEIGHBOUR: PortId = PortId(2);
@@ -189,10 +192,11 @@ const fn end(last: u8) -> LocalVtep {
 
 impl Path {
     /// What a dry run goes through, by its name.
-    pub const ALL: [Self; 6] = [Self::Encap, Self::Decap, Self::Encap6, Self::Decap6, Self::Local, Self::Flood];
+    pub const ALL: [Self; 7] =
+        [Self::Encap, Self::Guarded, Self::Decap, Self::Encap6, Self::Decap6, Self::Local, Self::Flood];
 
     fn is_encap(self) -> bool {
-        matches!(self, Self::Encap | Self::Encap6)
+        matches!(self, Self::Encap | Self::Guarded | Self::Encap6)
     }
 
     fn is_decap(self) -> bool {
@@ -203,7 +207,7 @@ impl Path {
     fn address(self, end: LocalVtep) -> Option<IpAddr> {
         match self {
             Self::Encap6 | Self::Decap6 => end.v6.map(IpAddr::V6),
-            Self::Encap | Self::Decap | Self::Local | Self::Flood => end.v4.map(IpAddr::V4),
+            Self::Encap | Self::Guarded | Self::Decap | Self::Local | Self::Flood => end.v4.map(IpAddr::V4),
         }
     }
 
@@ -211,6 +215,7 @@ impl Path {
     pub fn name(self) -> &'static str {
         match self {
             Self::Encap => "encap",
+            Self::Guarded => "guarded",
             Self::Decap => "decap",
             Self::Encap6 => "encap6",
             Self::Decap6 => "decap6",
@@ -234,7 +239,7 @@ impl DryHarness {
     pub fn new(plan: &DryPlan) -> Self {
         let (overhead, overhead_v6) = (OVERHEAD.cast_signed(), OVERHEAD_V6.cast_signed());
         let growth = match plan.path {
-            Path::Encap => overhead,
+            Path::Encap | Path::Guarded => overhead,
             Path::Decap => -overhead,
             Path::Encap6 => overhead_v6,
             Path::Decap6 => -overhead_v6,
@@ -314,7 +319,9 @@ fn tables(plan: &DryPlan) -> Result<Tables, Box<dyn std::error::Error>> {
     tables.set_port(UPLINK, Port::new(Role::Uplink, owner));
     // All packets come from one port: it is in the network that sends.
     for port in [ACCESS, NEIGHBOUR] {
-        tables.set_port(port, Port::new(Role::Access(NetworkId(0)), owner));
+        let addresses = vec![SENDER_ADDRESS.into()];
+        let guard = (plan.path == Path::Guarded).then(|| Arc::new(Guard { mac: SENDER, addresses }));
+        tables.set_port(port, Port { guard, ..Port::new(Role::Access(NetworkId(0)), owner) });
     }
     let peer = plan.path.address(REMOTE).ok_or("a VTEP of both families")?;
     tables.set_vtep(PEER, Vtep::new(LOCAL, peer, UPLINK, MAC[0], Some(MAC[1])));
@@ -350,7 +357,7 @@ fn overlay(plan: &DryPlan, flow: usize) -> Vec<u8> {
     let port = 1024 + u16::try_from(flow).unwrap_or_default();
     let mut frame = Vec::with_capacity(plan.frame);
     let builder = etherparse::PacketBuilder::ethernet2(SENDER.0, MacAddr::BROADCAST.0)
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+        .ipv4(SENDER_ADDRESS.octets(), [10, 0, 0, 2], 64)
         .udp(port, 9);
     // Writing to a vector does not fail.
     let _ = builder.write(&mut frame, &payload);

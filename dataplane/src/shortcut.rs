@@ -11,12 +11,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    bridge::{Bridge, Origin},
+    bridge::{Bridge, Origin, Realm, Sight},
     clock::Instant,
-    ids::{NetworkId, PortId, VtepId},
+    ids::{PortId, VtepId},
     local::guard,
-    tables::{Guard, Network, Role, Tables},
-    vtep::{Decapped, Flow, decap, entropy},
+    tables::{Network, Role, Tables},
+    vtep::{Decapped, Flow, OVERHEAD, OVERHEAD_V6, decap, entropy},
     wire::{EtherType, Ethernet, Layers, MacAddr, Vni},
 };
 
@@ -35,9 +35,15 @@ pub(crate) enum Entrance<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Endpoint<'a> {
     port: PortId,
-    id: NetworkId,
-    network: &'a Network,
-    guard: Option<&'a Guard>,
+    vni: Vni,
+    /// Bytes of the longest frame.
+    longest: usize,
+    /// Of the network; zero without one.
+    gateway: MacAddr,
+    guard: Option<guard::AtHand<'a>>,
+    /// It is guarded, and the one station that may send is known to be here.
+    is_steady: bool,
+    sight: Sight,
 }
 
 /// An uplink, and of each family the tunnel that the last frame came through: often that of the
@@ -45,19 +51,28 @@ pub(crate) struct Endpoint<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Uplink<'a> {
     tables: &'a Tables,
-    last_v4: Option<Tunnel<'a, Ipv4Addr>>,
-    last_v6: Option<Tunnel<'a, Ipv6Addr>>,
-    foreseen: Option<(Vni, NetworkId)>,
+    now: Instant,
+    last_v4: Tunnel<Ipv4Addr>,
+    last_v6: Tunnel<Ipv6Addr>,
+    foreseen: (u32, Realm),
 }
 
 /// What a VNI from a peer belongs to.
 #[derive(Clone, Copy, Debug)]
-struct Tunnel<'a, A> {
-    vni: Vni,
+struct Tunnel<A> {
+    /// The number of the VNI; [`NONE`], which no VNI has, of no tunnel.
+    vni: u32,
     source: A,
     peer: VtepId,
-    id: NetworkId,
-    network: &'a Network,
+    sight: Sight,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl<A> Tunnel<A> {
+    fn none(source: A) -> Self {
+        Self { vni: NONE, source, peer: VtepId(0), sight: Sight::default() }
+    }
 }
 
 /// Where a packet goes: `frame[start..end]`, by `exit`.
@@ -75,15 +90,25 @@ pub(crate) enum Exit {
 }
 
 impl<'a> Entrance<'a> {
-    /// The entrance that `port` is.
-    pub(crate) fn of(tables: &'a Tables, port: PortId) -> Self {
+    /// The entrance that `port` is at the time `now` of the burst.
+    pub(crate) fn of(tables: &'a Tables, bridge: &mut Bridge, port: PortId, now: Instant) -> Self {
         let Some(entry) = tables.port(port) else { return Self::Elsewhere };
         match entry.role {
-            Role::Uplink => Self::Uplink(Uplink { tables, last_v4: None, last_v6: None, foreseen: None }),
+            Role::Uplink => Self::Uplink(Uplink::new(tables, now)),
             Role::Host(_) => Self::Elsewhere,
             Role::Access(id) => {
                 tables.network(id).filter(|network| is_plain(network)).map_or(Self::Elsewhere, |network| {
-                    Self::Endpoint(Endpoint { port, id, network, guard: entry.guard.as_deref() })
+                    let (guard, sight) = (entry.guard.as_deref(), Sight::of(id, network, now));
+                    Self::Endpoint(Endpoint {
+                        port,
+                        vni: network.vni,
+                        longest: Ethernet::LEN + usize::from(network.mtu),
+                        gateway: network.gateway.map_or(MacAddr::ZERO, |gateway| gateway.mac),
+                        guard: guard.map(guard::AtHand::of),
+                        // Frames of this port are all that a burst has, and none of them can move it away.
+                        is_steady: guard.is_some_and(|guard| bridge.is_steady(sight, guard.mac, Origin::Port(port))),
+                        sight,
+                    })
                 })
             }
         }
@@ -96,7 +121,7 @@ pub(crate) trait Shortcut {
     fn foresee(&mut self, bridge: &Bridge, frame: &[u8]);
 
     /// The way of `frame`, if it may take the short one.
-    fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way>;
+    fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way>;
 }
 
 /// Where there is no short way.
@@ -107,7 +132,7 @@ impl Shortcut for Elsewhere {
     fn foresee(&mut self, _: &Bridge, _: &[u8]) {}
 
     #[inline(always)]
-    fn way(&mut self, _: &mut Bridge, _: Instant, _: &mut [u8]) -> Option<Way> {
+    fn way(&mut self, _: &mut Bridge, _: &mut [u8]) -> Option<Way> {
         None
     }
 }
@@ -115,30 +140,33 @@ impl Shortcut for Elsewhere {
 impl Shortcut for Endpoint<'_> {
     #[inline(always)]
     fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
-        prepare(bridge, self.id, frame);
+        if let Some([destination, _]) = Ethernet::addresses(frame) {
+            bridge.prepare(self.sight.realm, destination);
+        }
     }
 
     #[inline(always)]
-    fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
-        let Self { port, id, network, guard } = *self;
-        if frame.len() > Ethernet::LEN + usize::from(network.mtu) {
+    fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
+        let Self { port, vni, longest, gateway, guard, is_steady, sight } = *self;
+        if frame.len() > longest {
             return None;
         }
         let layers = Layers::walk_plain(frame)?;
         let [destination, source] = Ethernet::addresses(frame)?;
-        if guard.is_some_and(|guard| !may_send(guard, network, frame)) {
+        let is_known = match guard {
+            Some(guard) => is_steady && guard.allows(source, &layers, frame),
+            None => bridge.is_steady(sight, source, Origin::Port(port)),
+        };
+        // A gateway that is not there has an address that no station has.
+        if !is_known || destination == gateway {
             return None;
         }
-        let to_gateway = network.gateway.is_some_and(|gateway| gateway.mac == destination);
-        if to_gateway || !bridge.is_steady(id, network, source, Origin::Port(port), now) {
-            return None;
-        }
-        let exit = match find(bridge, id, network, destination, now)? {
+        let exit = match find(bridge, sight, destination)? {
             Origin::Port(to) if to != port => Exit::Port(to),
             Origin::Port(_) | Origin::Gateway => return None,
             Origin::Vtep(vtep) => {
                 let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
-                Exit::Tunnel(vtep, network.vni, flow)
+                Exit::Tunnel(vtep, vni, flow)
             }
         };
         layers.finish_checksum(frame);
@@ -149,73 +177,77 @@ impl Shortcut for Endpoint<'_> {
 impl Shortcut for Uplink<'_> {
     #[inline(always)]
     fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
-        let guess = if is_v6(frame) { decap::guess_v6(frame) } else { decap::guess_v4(frame) };
-        let Some((vni, overlay)) = guess else { return };
-        if self.foreseen.is_none_or(|(last, _)| last != vni) {
-            self.foreseen = self.tables.network_of(vni).map(|id| (vni, id));
+        let guess = if is_v6(frame) { decap::guess::<OVERHEAD_V6>(frame) } else { decap::guess::<OVERHEAD>(frame) };
+        let Some((vni, destination)) = guess else { return };
+        if self.foreseen.0 != vni.get() {
+            let Some(id) = self.tables.network_of(vni) else { return };
+            self.foreseen = (vni.get(), Realm::of(id));
         }
-        if let Some((_, id)) = self.foreseen {
-            prepare(bridge, id, overlay);
-        }
+        bridge.prepare(self.foreseen.1, destination);
     }
 
     #[inline(always)]
-    fn way(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
+    fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
         let Some(outer) = decap::plain_v4(frame, self.tables.local()) else {
-            return self.way_v6(bridge, now, frame);
+            return self.way_v6(bridge, frame);
         };
-        let tunnel = find_tunnel(&mut self.last_v4, self.tables, &outer)?;
-        way_out_of(tunnel, &outer, bridge, now, frame)
+        let tunnel = find_tunnel(&mut self.last_v4, self.tables, self.now, &outer)?;
+        way_out_of(tunnel, &outer, bridge, frame)
     }
 }
 
-impl Uplink<'_> {
+impl<'a> Uplink<'a> {
+    fn new(tables: &'a Tables, now: Instant) -> Self {
+        let (last_v4, last_v6) = (Tunnel::none(Ipv4Addr::UNSPECIFIED), Tunnel::none(Ipv6Addr::UNSPECIFIED));
+        Self { tables, now, last_v4, last_v6, foreseen: (NONE, Realm::default()) }
+    }
+
     /// The way of what is over IPv6, out of the way of IPv4.
     #[inline(never)]
-    fn way_v6(&mut self, bridge: &mut Bridge, now: Instant, frame: &mut [u8]) -> Option<Way> {
+    fn way_v6(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
         let outer = decap::plain_v6(frame, self.tables.local())?;
-        let tunnel = find_tunnel(&mut self.last_v6, self.tables, &outer)?;
-        way_out_of(tunnel, &outer, bridge, now, frame)
+        let tunnel = find_tunnel(&mut self.last_v6, self.tables, self.now, &outer)?;
+        way_out_of(tunnel, &outer, bridge, frame)
     }
 }
 
 /// The tunnel that `outer` is of, if it is not the `last` one looked up.
 #[inline(always)]
-fn find_tunnel<'a, A: Copy + PartialEq + Into<IpAddr>>(
-    last: &mut Option<Tunnel<'a, A>>,
-    tables: &'a Tables,
+fn find_tunnel<A: Copy + PartialEq + Into<IpAddr>>(
+    last: &mut Tunnel<A>,
+    tables: &Tables,
+    now: Instant,
     outer: &Decapped<A>,
-) -> Option<Tunnel<'a, A>> {
+) -> Option<Tunnel<A>> {
     let Decapped { vni, source, .. } = *outer;
-    if last.is_none_or(|last| last.vni != vni || last.source != source) {
+    if last.vni != vni.get() || last.source != source {
         let (id, peer) = tables.tunnel(vni, source)?;
         let network = tables.network(id).filter(|network| is_plain(network))?;
-        *last = Some(Tunnel { vni, source, peer, id, network });
+        *last = Tunnel { vni: vni.get(), source, peer, sight: Sight::of(id, network, now) };
     }
-    *last
+    Some(*last)
 }
 
 /// The way of the overlay frame that came through `tunnel`.
 #[inline(always)]
 fn way_out_of<A: Copy + Into<IpAddr>>(
-    tunnel: Tunnel<'_, A>,
+    tunnel: Tunnel<A>,
     outer: &Decapped<A>,
     bridge: &mut Bridge,
-    now: Instant,
     frame: &mut [u8],
 ) -> Option<Way> {
-    let Tunnel { peer, id, network, .. } = tunnel;
+    let Tunnel { peer, sight, .. } = tunnel;
     let (start, end) = (outer.inner.start, outer.inner.end);
     let overlay = frame.get(start..end)?;
     let layers = Layers::walk_plain(overlay)?;
     let [destination, source] = Ethernet::addresses(overlay)?;
     // RFC 6040: the inner mark stays as it is.
     if layers.ecn.decap(outer.ecn) != Some(layers.ecn)
-        || !bridge.is_steady(id, network, source, Origin::Vtep(peer), now)
+        || !bridge.is_steady(sight, source, Origin::Vtep(peer))
     {
         return None;
     }
-    let exit = match find(bridge, id, network, destination, now)? {
+    let exit = match find(bridge, sight, destination)? {
         Origin::Port(port) => Exit::Port(port),
         Origin::Vtep(_) | Origin::Gateway => return None,
     };
@@ -265,25 +297,10 @@ fn is_plain(network: &Network) -> bool {
     !isolation
 }
 
-/// Whether the endpoint may send this. Walks the headers itself, so that what is known of them
-/// can stay in registers.
-#[inline(never)]
-fn may_send(guard: &Guard, network: &Network, frame: &[u8]) -> bool {
-    Ethernet::split(frame)
-        .is_some_and(|(ethernet, _)| guard::check(guard, network, ethernet, &Layers::walk(frame), frame).is_ok())
-}
-
 /// Where one station is.
 #[inline(always)]
-fn find(bridge: &Bridge, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
-    bridge.lookup(id, network, mac, now).filter(|_| !mac.is_group())
-}
-
-#[inline(always)]
-fn prepare(bridge: &Bridge, id: NetworkId, overlay: &[u8]) {
-    if let Some([destination, _]) = Ethernet::addresses(overlay) {
-        bridge.prepare(id, destination);
-    }
+fn find(bridge: &Bridge, sight: Sight, mac: MacAddr) -> Option<Origin> {
+    bridge.find(sight, mac).filter(|_| !mac.is_group())
 }
 
 #[cfg(test)]

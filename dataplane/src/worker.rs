@@ -135,7 +135,7 @@ impl<R: Receive, T: Transmit> Burst<'_, R, T> {
         for index in 0..count {
             let frame = receive.frame(index);
             bytes += frame.len() as u64;
-            match entrance.way(&mut pipeline.bridge, now, frame) {
+            match entrance.way(&mut pipeline.bridge, frame) {
                 Some(way) => exits.take_way(tables, &way, frame),
                 None => {
                     let decision = pipeline.process(tables, now, port, frame);
@@ -305,8 +305,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         if count == 0 {
             return 0;
         }
+        let entrance = Entrance::of(tables, &mut pipeline.bridge, *port, now);
         let burst = Burst { pipeline, exits, receive, tables, port: *port, now, count };
-        let bytes = match Entrance::of(tables, *port) {
+        let bytes = match entrance {
             Entrance::Endpoint(endpoint) => burst.take(endpoint),
             Entrance::Uplink(uplink) => burst.take(uplink),
             Entrance::Elsewhere => burst.take(Elsewhere),

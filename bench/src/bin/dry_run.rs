@@ -1,13 +1,13 @@
 //! Runs a number of dry bursts: what `valgrind --tool=callgrind` counts instructions of.
 //!
-//! `dry-run encap|decap|encap6|decap6|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]`
+//! `dry-run encap|guarded|decap|encap6|decap6|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]`
 
 use std::{env, error::Error};
 
 use vxlane_bench::dry::{DRY_BURST, DryHarness, DryPlan, DryRun, Path};
 
 const USAGE: &str =
-    "usage: dry-run encap|decap|encap6|decap6|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]";
+    "usage: dry-run encap|guarded|decap|encap6|decap6|local|flood FRAME STATIONS NETWORKS BURSTS [packets|harness]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     arguments.truncate(5);
     let [path, numbers @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
     let path = Path::ALL.into_iter().find(|known| known.name() == path.as_str());
-    let path = path.ok_or("the path is none of encap, decap, encap6, decap6, local, flood")?;
+    let path = path.ok_or("the path is none of encap, guarded, decap, encap6, decap6, local, flood")?;
     let numbers = numbers.iter().map(|number| number.parse()).collect::<Result<Vec<usize>, _>>()?;
     let [frame, stations, networks, bursts] = numbers[..] else { return Err(USAGE.into()) };
     let plan = DryPlan { path, frame, stations, networks };

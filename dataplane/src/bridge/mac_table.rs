@@ -84,7 +84,7 @@ struct Bucket([Slot; WAYS]);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
-    /// See [`pack`]. Zero, which no station gives, marks a free place.
+    /// See [`Packed`]. Zero, which no station gives, marks a free place.
     key: u64,
     seen: u32,
     place: u32,
@@ -154,24 +154,30 @@ impl MacTable {
     /// What is known of `key`.
     #[inline(always)]
     pub fn lookup(&self, key: Key) -> Option<Entry> {
-        let key = pack(key);
-        self.find(key).map(Slot::entry)
+        self.entry(pack(key))
+    }
+
+    /// What is known of a station.
+    #[inline(always)]
+    pub(super) fn entry(&self, station: Packed) -> Option<Entry> {
+        self.find(station.0).map(Slot::entry)
     }
 
     /// Records `key` at `origin`. See [`Bridge::learn`](super::Bridge::learn) for when it writes.
     #[inline(always)]
     pub fn learn(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
-        if self.is_steady(key, origin, now, confirm_after) {
+        let station = pack(key);
+        if self.is_steady(station, origin, now, confirm_after) {
             Learned::Known
         } else {
-            self.change(pack(key), origin, now, confirm_after, limit)
+            self.change(station.0, origin, now, confirm_after, limit)
         }
     }
 
-    /// Whether learning `key` would write nothing.
+    /// Whether learning this station would write nothing.
     #[inline(always)]
-    pub fn is_steady(&mut self, key: Key, origin: Origin, now: Ticks, confirm_after: Ticks) -> bool {
-        let key = pack(key);
+    pub(super) fn is_steady(&mut self, station: Packed, origin: Origin, now: Ticks, confirm_after: Ticks) -> bool {
+        let key = station.0;
         let is_there = |slot: &Slot| slot.place & !Slot::PINNED == Slot::place_of(origin);
         let steady = |slot: &Slot| is_there(slot) && now.since(Ticks(slot.seen)) <= confirm_after;
         if self.last.key == key && steady(&self.last) {
@@ -226,7 +232,7 @@ impl MacTable {
 
     /// Has `key`, if it is known, be at `origin`.
     pub fn put_back(&mut self, key: Key, origin: Origin, now: Ticks) {
-        let key = pack(key);
+        let key = pack(key).0;
         self.last = Slot::default();
         if let Some((bucket, way)) = self.way(self.places(key), |slot| slot.key == key) {
             self.buckets[bucket].0[way] = Slot::new(key, origin, now);
@@ -237,7 +243,7 @@ impl MacTable {
     /// capacity nor the limit of a network holds for it, and it takes the place of a learned
     /// station where there is no other. `false` if eight pinned ones are in its way already.
     pub fn pin(&mut self, key: Key, origin: Origin) -> bool {
-        let key = pack(key);
+        let key = pack(key).0;
         let places = self.places(key);
         self.last = Slot::default();
         let place = self
@@ -295,10 +301,11 @@ impl MacTable {
         }
     }
 
-    /// Starts to bring near what a lookup of `key` would read.
+    /// Starts to bring near what a lookup of this station reads first, which is all it reads of most.
     #[inline(always)]
-    pub fn prefetch(&self, key: Key) {
-        self.places(pack(key)).into_iter().for_each(|bucket| memory::prefetch(&self.buckets[bucket]));
+    pub(super) fn prefetch(&self, station: Packed) {
+        let [first, _] = self.places(station.0);
+        memory::prefetch(&self.buckets[first]);
     }
 
     /// Up to `most` stations from place `from` on, and where to go on; whole buckets only.
@@ -354,11 +361,30 @@ impl MacTable {
     }
 }
 
-/// The MAC address in the upper 48 bits, with its group bit turned over, and the network in the
+/// A station: the MAC address in the upper 48 bits, with its group bit turned over, and the network in the
 /// lower 16: so it takes a group address to give zero.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed(u64);
+
+/// What a network has to do with [`Packed`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Realm(u64);
+
+impl Realm {
+    #[inline(always)]
+    pub(crate) fn of(network: NetworkId) -> Self {
+        Self(u64::from(network.0) ^ GROUP_BIT)
+    }
+
+    #[inline(always)]
+    pub(super) fn pack(self, mac: MacAddr) -> Packed {
+        Packed(mac.to_u64() << 16 ^ self.0)
+    }
+}
+
 #[inline(always)]
-fn pack((network, mac): Key) -> u64 {
-    mac.to_u64() << 16 ^ (u64::from(network.0) ^ GROUP_BIT)
+fn pack((network, mac): Key) -> Packed {
+    Realm::of(network).pack(mac)
 }
 
 const GROUP_BIT: u64 = 1 << 56;

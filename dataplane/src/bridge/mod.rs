@@ -8,6 +8,7 @@ pub use mac_table::{Entry, Learned, MacTable, Origin};
 
 use std::time::Duration;
 
+pub(crate) use mac_table::Realm;
 use moves::Moves;
 
 use crate::{
@@ -56,8 +57,8 @@ impl Bridge {
 
     /// Whether learning this would write nothing.
     #[inline(always)]
-    pub fn is_steady(&mut self, id: NetworkId, network: &Network, mac: MacAddr, origin: Origin, now: Instant) -> bool {
-        self.table.is_steady((id, mac), origin, now.ticks(), confirm_after(network))
+    pub(crate) fn is_steady(&mut self, sight: Sight, mac: MacAddr, origin: Origin) -> bool {
+        self.table.is_steady(sight.realm.pack(mac), origin, sight.now, sight.confirm_after)
     }
 
     /// Whether there are so many stations that fetching one ahead pays.
@@ -69,8 +70,14 @@ impl Bridge {
     /// Where `mac` is, unless it has been silent for longer than the ageing time.
     #[inline(always)]
     pub fn lookup(&self, id: NetworkId, network: &Network, mac: MacAddr, now: Instant) -> Option<Origin> {
-        let entry = self.table.lookup((id, mac))?;
-        (!entry.is_expired(network.ageing, now.ticks())).then_some(entry.origin)
+        self.find(Sight::of(id, network, now), mac)
+    }
+
+    /// [`lookup`](Self::lookup) in what is in sight.
+    #[inline(always)]
+    pub(crate) fn find(&self, sight: Sight, mac: MacAddr) -> Option<Origin> {
+        let entry = self.table.entry(sight.realm.pack(mac))?;
+        (sight.now.since(entry.seen) <= sight.forget_after).then_some(entry.origin)
     }
 
     /// Where `mac` is, and for how long that will be known if nothing is heard of it.
@@ -120,8 +127,8 @@ impl Bridge {
 
     /// Starts fetching where `mac` would be, for a lookup soon.
     #[inline(always)]
-    pub fn prepare(&self, id: NetworkId, mac: MacAddr) {
-        self.table.prefetch((id, mac));
+    pub(crate) fn prepare(&self, realm: Realm, mac: MacAddr) {
+        self.table.prefetch(realm.pack(mac));
     }
 
     /// Up to `most` stations from place `from` on, and the place to go on from.
@@ -148,6 +155,32 @@ impl Bridge {
 /// Stations, at 32 bytes each, that a second-level cache of today may hold beside all else.
 const CACHED_STATIONS: usize = 8192;
 
+/// One network at one time, as the table knows it: worked out once for many packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sight {
+    pub(crate) realm: Realm,
+    now: Ticks,
+    /// For how long a station that was heard need not be confirmed.
+    confirm_after: Ticks,
+    /// For how long it is known.
+    forget_after: Ticks,
+}
+
+impl Sight {
+    /// `network`, which is `id`, at the time `now`.
+    #[inline(always)]
+    pub(crate) fn of(id: NetworkId, network: &Network, now: Instant) -> Self {
+        let (confirm_after, forget_after) = (confirm_after(network), forget_after(network.ageing));
+        Self { realm: Realm::of(id), now: now.ticks(), confirm_after, forget_after }
+    }
+}
+
+/// An eighth more than `ageing` seconds, because that is how stale a confirmation may be.
+#[inline]
+fn forget_after(ageing: u32) -> Ticks {
+    Ticks(ageing.saturating_mul(Ticks::PER_SECOND / 8 * 9))
+}
+
 /// An eighth of the ageing time.
 #[inline(always)]
 fn confirm_after(network: &Network) -> Ticks {
@@ -160,8 +193,7 @@ impl Entry {
     /// 1.125 ageing times after its last frame.
     #[inline]
     pub fn is_expired(&self, ageing: u32, now: Ticks) -> bool {
-        let ageing = u64::from(ageing) * u64::from(Ticks::PER_SECOND / 8 * 9);
-        u64::from(now.since(self.seen).0) > ageing
+        now.since(self.seen) > forget_after(ageing)
     }
 
     /// For how long it will be known without being heard of; `None` if it is known no longer.
@@ -169,7 +201,7 @@ impl Entry {
         if self.pinned {
             return Some(Duration::MAX);
         }
-        let known = Ticks(ageing.saturating_mul(Ticks::PER_SECOND / 8 * 9));
+        let known = forget_after(ageing);
         (!self.is_expired(ageing, now)).then(|| known.since(now.since(self.seen)).to_duration())
     }
 }

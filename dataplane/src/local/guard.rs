@@ -11,7 +11,7 @@ use crate::{
     tables::{Guard, Network},
     verdict::DropReason,
     wire::{
-        Arp, EtherType, Ethernet, Layers, nd,
+        Arp, EtherType, Ethernet, Layers, MacAddr, nd,
         nd::{Kind, Message},
         protocol,
     },
@@ -77,6 +77,44 @@ pub fn check_host(network: &Network, ethernet: &Ethernet, layers: &Layers, frame
         }
         _ => Ok(()),
     }
+}
+
+/// A guard, with what nearly every packet of its endpoint needs at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AtHand<'a> {
+    guard: &'a Guard,
+    mac: MacAddr,
+    /// The first IPv4 address, mostly the only one; without any, that which is free to all.
+    address: Ipv4Addr,
+}
+
+impl<'a> AtHand<'a> {
+    pub(crate) fn of(guard: &'a Guard) -> Self {
+        let v4 = |address: &IpAddr| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        };
+        let address = guard.addresses.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Self { guard, mac: guard.mac, address }
+    }
+
+    /// Whether [`check`] allows `frame`, whose `layers` are those of a whole IPv4 packet from the
+    /// station `source`.
+    #[inline(always)]
+    pub(crate) fn allows(&self, source: MacAddr, layers: &Layers, frame: &[u8]) -> bool {
+        let own = |bytes: &[u8; 4]| {
+            let address = Ipv4Addr::from(*bytes);
+            address == self.address || may_use_other_v4(self.guard, address)
+        };
+        source == self.mac
+            && frame.get(26..30).and_then(|bytes| bytes.first_chunk()).is_some_and(own)
+            && refuse_server(layers, frame, [67, 68]).is_ok()
+    }
+}
+
+#[inline(never)]
+fn may_use_other_v4(guard: &Guard, address: Ipv4Addr) -> bool {
+    may_use_v4(guard, address)
 }
 
 #[inline]
@@ -170,10 +208,7 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
-    use crate::{
-        tables::Gateway,
-        wire::{MacAddr, Vni},
-    };
+    use crate::{tables::Gateway, wire::Vni};
 
     const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa]);
     const OTHER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb]);
@@ -190,7 +225,12 @@ mod tests {
 
     fn verdict(guard: &Guard, network: &Network, frame: &[u8]) -> Result<(), DropReason> {
         let (ethernet, _) = Ethernet::split(frame).unwrap();
-        check(guard, network, ethernet, &Layers::walk(frame), frame)
+        let verdict = check(guard, network, ethernet, &Layers::walk(frame), frame);
+        if let Some(layers) = Layers::walk_plain(frame) {
+            let allowed = AtHand::of(guard).allows(ethernet.source, &layers, frame);
+            assert_eq!(allowed, verdict.is_ok(), "the short check and the long one: {frame:?}");
+        }
+        verdict
     }
 
     fn udp(source: &str, ports: (u16, u16)) -> Vec<u8> {
@@ -241,6 +281,10 @@ mod tests {
 
     #[test]
     fn addresses_that_are_not_known_are_free_by_family() {
+        let two = guard(&["fd00::5", "10.0.0.5", "10.0.0.6"]);
+        for own in ["10.0.0.5", "10.0.0.6", "0.0.0.0"] {
+            assert_eq!(verdict(&two, &network(), &udp(own, (1, 2))), Ok(()));
+        }
         let any = guard(&[]);
         assert_eq!(verdict(&any, &network(), &udp("192.0.2.7", (1, 2))), Ok(()));
         let v4 = guard(&["10.0.0.5"]);

@@ -169,10 +169,10 @@ fn plans() -> impl Strategy<Value = Plan> {
 
 fn way(tables: &Tables, plan: &Plan, frame: &mut [u8]) -> Option<Way> {
     let bridge = &mut pipeline(tables).bridge;
-    match Entrance::of(tables, plan.port()) {
-        Entrance::Endpoint(mut endpoint) => endpoint.way(bridge, NOW, frame),
-        Entrance::Uplink(mut uplink) => uplink.way(bridge, NOW, frame),
-        Entrance::Elsewhere => Elsewhere.way(bridge, NOW, frame),
+    match Entrance::of(tables, bridge, plan.port(), NOW) {
+        Entrance::Endpoint(mut endpoint) => endpoint.way(bridge, frame),
+        Entrance::Uplink(mut uplink) => uplink.way(bridge, frame),
+        Entrance::Elsewhere => Elsewhere.way(bridge, frame),
     }
 }
 

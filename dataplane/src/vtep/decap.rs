@@ -8,13 +8,13 @@ mod v6;
 
 use std::{net::IpAddr, ops::Range};
 
-pub(crate) use v4::{decap_plain as plain_v4, guess as guess_v4};
-pub(crate) use v6::{decap_plain as plain_v6, guess as guess_v6};
+pub(crate) use v4::decap_plain as plain_v4;
+pub(crate) use v6::decap_plain as plain_v6;
 
 use crate::{
     tables::LocalVtep,
     verdict::DropReason,
-    wire::{Ecn, EtherType, Ethernet, Udp, Vni, Vxlan, checksum, protocol},
+    wire::{Ecn, EtherType, Ethernet, MacAddr, Udp, Vni, Vxlan, checksum, protocol},
 };
 
 /// What an underlay frame from an address of type `A` turned out to hold.
@@ -39,6 +39,16 @@ pub struct Decapped<A = IpAddr> {
 #[inline]
 pub fn decap(frame: &[u8], local: LocalVtep) -> Result<Decapped, DropReason> {
     v4::decap_plain(frame, local).map_or_else(|| decap_any(frame, local), |outer| Ok(outer.of_any()))
+}
+
+/// The VNI of a `frame` with so many bytes of outer headers, and the destination of its overlay
+/// frame, if it is in order: nothing is checked but that they are there.
+#[inline(always)]
+pub(crate) fn guess<const HEADERS: usize>(frame: &[u8]) -> Option<(Vni, MacAddr)> {
+    let (headers, overlay) = frame.split_first_chunk::<HEADERS>()?;
+    let vni = u32::from_be_bytes(*headers.last_chunk()?) >> 8;
+    let mac = u64::from_be_bytes(*overlay.first_chunk()?) >> 16;
+    Some((Vni::new(vni).ok()?, MacAddr::from_u64(mac)))
 }
 
 #[inline(never)]

@@ -64,14 +64,14 @@ impl Ipv4 {
     }
 
     /// The header at the start of `packet`, if it passes [`new_checked`](Self::new_checked), has
-    /// no options and is not of a fragment.
+    /// no options and is not of a fragment; and how many bytes follow it.
     #[inline]
-    pub fn new_plain(packet: &[u8]) -> Option<&Self> {
+    pub fn new_plain(packet: &[u8]) -> Option<(&Self, usize)> {
         let (header, _) = Self::ref_from_prefix(packet).ok()?;
         let total = usize::from(header.total_length.get());
         let plain =
             header.version_and_length == 0x45 && !header.is_fragment() && total >= Self::LEN && total <= packet.len();
-        plain.then_some(header)
+        plain.then(|| (header, total - Self::LEN))
     }
 
     /// The header at the start of `packet`, to change. Check it with [`new_checked`](Self::new_checked) first.

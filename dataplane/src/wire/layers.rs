@@ -57,9 +57,8 @@ impl Layers {
     #[inline(always)]
     pub(crate) fn walk_plain(frame: &[u8]) -> Option<Self> {
         let (ethernet, packet) = Ethernet::split(frame)?;
-        let header = Ipv4::new_plain(packet).filter(|_| ethernet.ether_type == EtherType::IPV4)?;
-        let (offset, length) = (Ethernet::LEN + Ipv4::LEN, header.payload_len());
-        let transport = Some(Transport { protocol: header.protocol, offset, length });
+        let (header, length) = Ipv4::new_plain(packet).filter(|_| ethernet.ether_type == EtherType::IPV4)?;
+        let transport = Some(Transport { protocol: header.protocol, offset: Ethernet::LEN + Ipv4::LEN, length });
         Some(Self { network: Network::Ipv4, ecn: header.ecn(), transport })
     }
 
@@ -171,7 +170,7 @@ impl Layers {
             Network::Other => return None,
         };
         let pseudo = addresses + u64::from(protocol) + length as u64;
-        let field: &[u8; 2] = frame.get(offset + at..)?.first_chunk()?;
+        let field: &[u8; 2] = frame.get(offset + at..offset + at + 2)?.first_chunk()?;
         (u16::from_be_bytes(*field) == checksum::fold(pseudo)).then_some((at, pseudo))
     }
 

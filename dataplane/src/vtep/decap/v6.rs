@@ -9,7 +9,7 @@ use crate::{
     tables::LocalVtep,
     verdict::DropReason,
     vtep::encap::{OVERHEAD_V6, OuterV6 as Outer},
-    wire::{EtherType, Ethernet, Ipv6, Udp, Vni, Vxlan, ipv6, protocol},
+    wire::{EtherType, Ethernet, Ipv6, Udp, Vxlan, ipv6, protocol},
 };
 
 /// Where what follows the fixed IP header begins.
@@ -43,13 +43,6 @@ pub(crate) fn decap_plain(frame: &[u8], local: LocalVtep) -> Option<Decapped<Ipv
         inner: OVERHEAD_V6..segment.end,
         checked: has_checksum.then_some(segment),
     })
-}
-
-/// Where `frame` would have its VNI and its overlay frame if it were in order.
-#[inline]
-pub(crate) fn guess(frame: &[u8]) -> Option<(Vni, &[u8])> {
-    let (outer, overlay) = Outer::ref_from_prefix(frame).ok()?;
-    Some((outer.vxlan.vni()?, overlay))
 }
 
 pub(super) fn decap_any(frame: &[u8], local: LocalVtep) -> Result<Decapped<Ipv6Addr>, DropReason> {
@@ -90,7 +83,7 @@ mod tests {
     use crate::{
         tables::ZeroChecksums,
         vtep::{Flow, Template, decap},
-        wire::{Ecn, MacAddr, checksum},
+        wire::{Ecn, MacAddr, checksum, Vni},
     };
 
     const OWN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
