@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -84,22 +85,30 @@ pub enum NullError {
 pub fn forward(uplink: &str, access: &str) -> Result<(), NullError> {
     let mut steer = Steer::load()?;
     let mut poll = Poll::new()?;
-    let mut open = |interface: &str, token: usize| -> Result<_, NullError> {
+    let mut open = |interface: &str, token: usize, ring: u32| -> Result<_, NullError> {
         // Both take the role that has every frame steered to the ring.
         let attached = steer.attach(interface, Role::Access, AttachMode::Auto, 1)?;
-        let (receive, transmit) = XdpSocket::open(&Config::new(interface, 0))?;
+        let (receive, transmit) =
+            XdpSocket::open(&Config { rx_frames: ring, tx_frames: ring, ..Config::new(interface, 0) })?;
         steer.serve(attached.ifindex, 0, receive.socket())?;
         poll.registry().register(&mut SourceFd(&receive.socket()), Token(token), Interest::READABLE)?;
         Ok((receive, transmit))
     };
-    let (mut up_rx, mut up_tx) = open(uplink, 0)?;
-    let (mut down_rx, mut down_tx) = open(access, 1)?;
+    let (mut up_rx, mut up_tx) = open(uplink, 0, RINGS[0])?;
+    let (mut down_rx, mut down_tx) = open(access, 1, RINGS[1])?;
     eprintln!("{READY}");
     let mut events = Events::with_capacity(8);
+    let mut yields = 0;
     loop {
         let count = carry(&mut up_rx, &mut down_tx) + carry(&mut down_rx, &mut up_tx);
         let waiting = up_tx.submit() + down_tx.submit();
         if count > 0 {
+            yields = YIELDS;
+            continue;
+        }
+        if waiting == 0 && yields > 0 {
+            yields -= 1;
+            thread::yield_now();
             continue;
         }
         let nap = if waiting > 0 { STALL } else { TICK };
@@ -124,6 +133,12 @@ fn carry(from: &mut XdpReceive, to: &mut XdpTransmit) -> usize {
 
 /// What it says once it forwards.
 const READY: &str = "ready";
+
+/// As many frames as vxlane gives an uplink and its first endpoint.
+const RINGS: [u32; 2] = [4096, 2048];
+
+/// As the engine's: how often others get the CPU before it sleeps.
+const YIELDS: u32 = 3;
 
 /// As the engine's: how long to wait before the kernel is offered again what it would not take.
 const STALL: Duration = Duration::from_micros(200);

@@ -125,7 +125,8 @@ pub struct Dataplane {
     pub cpus: Vec<usize>,
     /// Stations that each worker's MAC table has room for.
     pub stations: usize,
-    /// Frames of each ring of each queue; a power of two.
+    /// Most frames of each ring of each queue; a power of two. Uplinks have so many; endpoints share a
+    /// pool, of which the later ones get less.
     pub ring: u32,
     /// Whether frames of established flows take the express lane.
     pub express: ExpressChoice,
@@ -133,7 +134,7 @@ pub struct Dataplane {
 
 impl Default for Dataplane {
     fn default() -> Self {
-        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 1024, express: ExpressChoice::Off }
+        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 4096, express: ExpressChoice::Off }
     }
 }
 
@@ -426,7 +427,7 @@ mod tests {
         assert_eq!(config.control.state, Path::new("/var/lib/vxlane"));
         assert_eq!(
             config.dataplane,
-            Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 1024, express: ExpressChoice::Off }
+            Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 4096, express: ExpressChoice::Off }
         );
     }
 

@@ -88,6 +88,9 @@ const WAKE: Token = Token(usize::MAX);
 /// Events of all workers that may wait to be asked for.
 const EVENTS: usize = 1024;
 const TICK: Duration = Duration::from_millis(100);
+/// How often a worker that has run out of work gives its CPU to others, and looks again, before it
+/// sleeps: where others wait for it, one of them sends meanwhile, and needs not wake the worker.
+const YIELDS: u32 = 3;
 /// How long a worker waits before it offers the kernel again what it would not take.
 const STALL: Duration = Duration::from_micros(200);
 
@@ -220,6 +223,7 @@ fn run<R: Receive, T: Transmit>(
 ) {
     let mut events = Events::with_capacity(64);
     let mut next_tick = Instant::default();
+    let mut yields = 0;
     loop {
         while let Ok(errand) = inbox.try_recv() {
             if matches!(errand(&mut worker), Onward::Stop) {
@@ -233,8 +237,16 @@ fn run<R: Receive, T: Transmit>(
             next_tick = now + TICK;
         }
         let nap = match worker.breathe(now) {
-            Breath::Worked(_) => continue,
+            Breath::Worked(_) => {
+                yields = YIELDS;
+                continue;
+            }
             Breath::Stalled => STALL.min(next_tick - now),
+            Breath::Idle if yields > 0 => {
+                yields -= 1;
+                thread::yield_now();
+                continue;
+            }
             Breath::Idle => next_tick - now,
         };
         if worker.fall_asleep() {
