@@ -38,6 +38,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+const PATHS: [(&str, Path); 4] =
+    [("encap", Path::Encap), ("decap", Path::Decap), ("local", Path::Local), ("flood", Path::Flood)];
+
 fn run(path: Path, frame: usize, stations: usize, networks: usize) -> DryRun {
     let plan = DryPlan { path, frame, stations, networks };
     // The plans below fit the ids.
@@ -45,8 +48,7 @@ fn run(path: Path, frame: usize, stations: usize, networks: usize) -> DryRun {
 }
 
 fn a_burst_allocates_nothing() {
-    for path in Path::ALL {
-        let name = path.name();
+    for (name, path) in PATHS {
         let mut run = run(path, 64, 1000, 1);
         run.burst_of_packets();
         let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -74,8 +76,7 @@ fn whole_pipeline(criterion: &mut Criterion) {
                 black_box(&target);
             });
         });
-        for path in Path::ALL {
-            let name = path.name();
+        for (name, path) in PATHS {
             let mut run = run(path, frame, 1000, 1);
             group.bench_function(format!("{name}/{frame}B"), |bencher| bencher.iter(|| run.burst_of_packets()));
         }
@@ -87,8 +88,7 @@ fn table_sizes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("burst of 32 at 64B");
     group.throughput(Throughput::Elements(DRY_BURST as u64));
     for (label, stations) in [("1k", 1_000), ("64k", 65_536), ("1M", 1_000_000)] {
-        for path in [Path::Encap, Path::Guarded, Path::Decap] {
-            let name = path.name();
+        for (name, path) in [("encap", Path::Encap), ("decap", Path::Decap)] {
             let mut run = run(path, 64, stations, 1);
             group.bench_function(format!("{name}/{label} MACs"), |bencher| bencher.iter(|| run.burst_of_packets()));
         }

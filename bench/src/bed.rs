@@ -1,10 +1,12 @@
 //! What a peer is measured on: two hosts and a container on each, or one host and a wire.
 
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vxlane_tests::LabError;
-use vxlane_tests::lab::{Container, Lab, LabOptions, Network};
-use vxlane_tests::peer::Segment;
+use vxlane_tests::lab::{Container, Host, Lab, LabOptions, Network};
+use vxlane_tests::peer::{Segment, VxlaneOptions, VxlaneVtep};
 use vxlane_tests::traffic::ping::{PingOptions, ping};
 
 use crate::peer::{Peer, Running};
@@ -35,7 +37,20 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn full(peer: Peer) -> Result<Self, LabError> {
-        let bed = Self::with_vteps(peer, &["a", "b"], 0)?;
+        let bed = Self::with_vteps(peer, &["a", "b"], 0, |host, segment| peer.start(host, segment))?;
+        bed.warm_up()?;
+        Ok(bed)
+    }
+
+    /// The same, connected by the vxlane at `binary`.
+    ///
+    /// # Errors
+    /// Whatever could not be made or started.
+    pub fn of_build(binary: &Path) -> Result<Self, LabError> {
+        let options = VxlaneOptions { binary: Some(binary.to_owned()), ..VxlaneOptions::default() };
+        let bed = Self::with_vteps(Peer::Vxlane, &["a", "b"], 0, |host, segment| {
+            VxlaneVtep::start(host, std::slice::from_ref(segment), &options).map(|vtep| Some(Running::Vxlane(vtep)))
+        })?;
         bed.warm_up()?;
         Ok(bed)
     }
@@ -45,7 +60,7 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn half(peer: Peer) -> Result<Self, LabError> {
-        Self::with_vteps(peer, &["a"], 0)
+        Self::with_vteps(peer, &["a"], 0, |host, segment| peer.start(host, segment))
     }
 
     /// [`CROWD`] containers on one host with a VTEP, which has a peer that never answers.
@@ -53,10 +68,15 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn crowd(peer: Peer) -> Result<Self, LabError> {
-        Self::with_vteps(peer, &["a"], CROWD - 1)
+        Self::with_vteps(peer, &["a"], CROWD - 1, |host, segment| peer.start(host, segment))
     }
 
-    fn with_vteps(peer: Peer, hosts: &[&str], others: usize) -> Result<Self, LabError> {
+    fn with_vteps(
+        peer: Peer,
+        hosts: &[&str],
+        others: usize,
+        start: impl Fn(&Host, &Segment<'_>) -> Result<Option<Running>, LabError>,
+    ) -> Result<Self, LabError> {
         // The wire keeps its offloads, so that the kernel is not handicapped.
         let lab = Lab::with(&["a", "b"], &LabOptions { wire_offload: true, ..LabOptions::default() })?;
         let network = Network::new("blue", VNI);
@@ -72,7 +92,7 @@ impl Bed {
             let crowd = others.iter().filter(|_| *name == "a");
             let containers: Vec<&Container> = std::iter::once(container).chain(crowd).collect();
             let segment = Segment::of(&lab, name, &network, &containers);
-            vteps.extend(peer.start(lab.host(name), &segment)?);
+            vteps.extend(start(lab.host(name), &segment)?);
         }
         left.knows(&right)?;
         right.knows(&left)?;

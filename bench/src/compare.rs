@@ -64,15 +64,11 @@ fn table(before: &Results, after: &Results, peer: Peer) -> String {
             let (Some(a), Some(b)) = (before.spread(&row, peer), after.spread(&row, peer)) else {
                 continue;
             };
-            let show = |spread: &Spread| {
-                let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| row.metric.show(value));
-                format!("{median} [{min}..{max}]")
-            };
+            let show = |spread| row.metric.show_spread(spread);
             let change =
                 if a.median == 0.0 { String::new() } else { format!("{:+.1} %", 100.0 * (b.median / a.median - 1.0)) };
-            let metric = format!("{} {}", row.metric.label(), row.metric.unit()).trim().to_owned();
             let mark = Change::between(&row, &a, &b).mark().to_owned();
-            lines.push(vec![row.case.clone(), metric, show(&a), show(&b), change, mark]);
+            lines.push(vec![row.case.clone(), row.metric.heading(), show(&a), show(&b), change, mark]);
         }
     }
     aligned(&lines)

@@ -57,7 +57,9 @@ impl DryReceive {
         match plan.path {
             Path::Flood => {}
             // Packets of the other networks come through the uplink only.
-            Path::Encap | Path::Guarded | Path::Encap6 | Path::Local => frame[..6].copy_from_slice(&mac(station - network).0),
+            Path::Encap | Path::Guarded | Path::Encap6 | Path::Local => {
+                frame[..6].copy_from_slice(&mac(station - network).0)
+            }
             Path::Decap => {
                 // Inner destination and VNI; the tables number VNIs from 1.
                 frame[OVERHEAD..OVERHEAD + 6].copy_from_slice(&mac(station).0);

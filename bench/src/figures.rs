@@ -8,7 +8,6 @@ use crate::measure::{self, FLOWS, LARGEST, cell};
 use crate::plot::{Drawn, INK, LEFT, PALE, Plot, Shape, legend};
 use crate::results::{Metric, Results, Row, Section};
 use crate::stats::Spread;
-use crate::table;
 
 /// Every plot of a run, those without anything to show left out.
 pub(crate) fn plots(results: &Results) -> Vec<Plot> {
@@ -95,12 +94,9 @@ fn svg(
 /// The machine and how the figures were made, in one line.
 fn machine(results: &Results) -> String {
     let about = &results.about;
-    let kind = if about.machine.hypervisor { "virtual machine" } else { "machine" };
     format!(
-        "{} with {} CPUs ({kind}), Linux {}, {}; {} rounds in turns: bars and lines are medians, whiskers and bands the whole range",
-        about.machine.cpu,
-        about.machine.cpus,
-        about.machine.kernel,
+        "{}, {}; {} rounds in turns: bars and lines are medians, whiskers and bands the whole range",
+        about.machine_line(),
         about.date.split('T').next().unwrap_or_default(),
         about.rounds,
     )
@@ -177,11 +173,6 @@ fn distribution(results: &Results, case: &str) -> Plot {
         unit: "µs (logarithmic) within which so many of the answers came; less is better".to_owned(),
         shape: Shape::Curves { series },
     }
-}
-
-/// Whether the others on the machine left it alone enough for its figures to be quoted.
-pub(crate) fn is_quiet(results: &Results) -> bool {
-    table::background(results) <= table::NOT_QUIET
 }
 
 const RATE_UNIT: &str = "thousand packets per second delivered with loss under 0.5 %; more is better";

@@ -9,7 +9,7 @@ use crate::figures;
 use crate::peer::Peer;
 use crate::promises::{self, Verdict};
 use crate::results::{Results, Row, Section};
-use crate::table;
+use crate::table::losses::{self, Loss};
 
 /// Writes the report of `results` to `path`.
 ///
@@ -38,30 +38,21 @@ fn page(results: &Results) -> Result<String, LabError> {
 
 fn head(results: &Results) -> String {
     let about = &results.about;
-    let machine = &about.machine;
-    let kind = if machine.hypervisor { "virtual machine" } else { "machine" };
-    let quiet = if figures::is_quiet(results) {
+    let quiet = if results.is_quiet() {
         String::new()
     } else {
         format!(
             "<p class=\"warning\">Not a quiet machine: others used up to {:.0} % of its processors between rounds. \
              Compare what was measured in turns, and mind the ranges.</p>",
-            table::background(results)
+            results.background()
         )
     };
     format!(
-        "<h1>vxlane beside its peers</h1>\n<p class=\"about\">{} with {} CPUs ({kind}), {} MiB, Linux {}<br>\
-         {}, commit {}, {} rounds{}, {:.0} s, load average {:.1} before and {:.1} after<br><code>{}</code></p>\n{quiet}\
+        "<h1>vxlane beside its peers</h1>\n<p class=\"about\">{}<br>{}, load average {:.1} before and {:.1} after<br>\
+         <code>{}</code></p>\n{quiet}\
          <p>Bars and lines are medians; whiskers and bands are the whole range of all rounds.</p>\n",
-        escaped(&machine.cpu),
-        machine.cpus,
-        machine.memory_mib,
-        escaped(&machine.kernel),
-        escaped(&about.date),
-        escaped(about.commit.as_deref().unwrap_or("unknown")),
-        about.rounds,
-        if about.quick { " (quick)" } else { "" },
-        about.seconds,
+        escaped(&about.machine_line()),
+        escaped(&about.run_line()),
         about.load_average.0,
         about.load_average.1,
         escaped(&about.command),
@@ -69,8 +60,8 @@ fn head(results: &Results) -> String {
 }
 
 fn promised(results: &Results) -> String {
-    let promises = promises::all(results);
-    if promises.iter().all(|promise| promise.measured.is_none()) {
+    let promises = promises::measured(results);
+    if promises.is_empty() {
         return String::new();
     }
     let line = |promise: &promises::Promise| {
@@ -90,19 +81,18 @@ fn promised(results: &Results) -> String {
     };
     let lines: String = promises.iter().map(line).collect();
     format!(
-        "<h2>What vxlane promises</h2>\n<table><tr><th></th><th>promise</th><th>measured, median [range] of the \
-         rounds</th><th></th></tr>\n{lines}</table>\n"
+        "<h2>What vxlane promises</h2>\n<div class=\"wide\"><table><tr><th></th><th>promise</th><th>measured, median [range] of the \
+         rounds</th><th></th></tr>\n{lines}</table></div>\n"
     )
 }
 
 fn section_table(results: &Results, section: Section) -> String {
     let rows = results.rows(section);
-    let has = |peer: &Peer| rows.iter().any(|row| results.spread(row, *peer).is_some());
-    let peers: Vec<Peer> = results.peers().into_iter().filter(has).collect();
+    let peers = results.peers_on(&rows);
     if rows.is_empty() {
         return String::new();
     }
-    let heads: String = peers.iter().map(|peer| format!("<th>{peer}</th>")).collect();
+    let heads: String = peers.iter().map(|peer| format!("<th class=\"number\">{peer}</th>")).collect();
     let mut lines = String::new();
     let mut last = None;
     for row in &rows {
@@ -113,7 +103,7 @@ fn section_table(results: &Results, section: Section) -> String {
             "<tr{}><td>{}</td><td class=\"metric\">{}</td>{cells}</tr>\n",
             if first { " class=\"first\"" } else { "" },
             if first { escaped(&row.case) } else { String::new() },
-            escaped([row.metric.label(), row.metric.unit()].join(" ").trim()),
+            escaped(&row.metric.heading()),
         );
     }
     format!(
@@ -127,16 +117,17 @@ fn cell(results: &Results, row: &Row, peer: Peer) -> String {
         return "<td class=\"number\">-</td>".to_owned();
     };
     let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| row.metric.show(value));
-    let class = if table::wins(results, row, peer) { "number wins" } else { "number" };
-    format!("<td class=\"{class}\">{median} <small>{min}..{max}</small></td>")
+    let range = if min == max { String::new() } else { format!(" <small>{min}..{max}</small>") };
+    let class = if results.wins(row, peer) { "number wins" } else { "number" };
+    format!("<td class=\"{class}\">{median}{range}</td>")
 }
 
 fn losses(results: &Results) -> String {
-    let losses = table::losses(results);
+    let losses = losses::losses(results);
     if losses.is_empty() {
         return String::new();
     }
-    let line = |loss: &table::Loss| {
+    let line = |loss: &Loss| {
         format!(
             "<tr><td>{}</td><td>{}</td><td class=\"number\">{:.1} %</td><td>{}</td></tr>\n",
             loss.peer,
@@ -147,8 +138,8 @@ fn losses(results: &Results) -> String {
     };
     let lines: String = losses.iter().map(line).collect();
     format!(
-        "<h2>Losses under flood, in percent of what was sent</h2>\n<table><tr><th>peer</th><th>case</th>\
-         <th>lost</th><th>where it was counted</th></tr>\n{lines}</table>\n"
+        "<h2>Losses under flood, in percent of what was sent</h2>\n<div class=\"wide\"><table><tr><th>peer</th><th>case</th>\
+         <th class=\"number\">lost</th><th>where it was counted</th></tr>\n{lines}</table></div>\n"
     )
 }
 
@@ -172,17 +163,24 @@ fn escaped(text: &str) -> String {
 }
 
 const STYLE: &str = "\
-body{font:15px/1.5 system-ui,sans-serif;color:#22262b;max-width:1360px;margin:2em auto;padding:0 1.2em}\
-h1{font-size:1.7em;margin:0}h2{font-size:1.15em;margin:1.8em 0 .5em}\
-.about{color:#686e76}code{font-size:.92em;background:#f3f4f6;padding:.1em .35em;border-radius:3px}\
-.warning{background:#fdf0d5;border-left:4px solid #e38b2c;padding:.5em .8em;list-style:none}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:1em;margin-top:1.5em}\
-figure{margin:0;border:1px solid #e4e6e9;border-radius:6px;padding:.4em}svg{width:100%;height:auto;display:block}\
+:root{color-scheme:light dark;--page:#fff;--card:#fff;--ink:#22262b;--pale:#686e76;--faint:#8a9099;--line:#e4e6e9;\
+--shade:#f3f4f6;--win:#e8f4ec;--warn:#fdf0d5}\
+@media(prefers-color-scheme:dark){:root{--page:#14171a;--card:#1a1e22;--ink:#e4e7ea;--pale:#a3acb5;--faint:#7f8891;\
+--line:#2f353b;--shade:#23282e;--win:#17382a;--warn:#4a3a16}\
+rect[fill=\"#FFFFFF\"]{fill:var(--card)}text[fill=\"#22262B\"]{fill:var(--ink)}text[fill=\"#686E76\"]{fill:var(--pale)}\
+[stroke=\"#22262B\"]{stroke:var(--ink)}[stroke=\"#E4E6E9\"]{stroke:var(--line)}}\
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1360px;margin:2em auto;\
+padding:0 1.2em}h1{font-size:1.7em;margin:0}h2{font-size:1.15em;margin:1.8em 0 .5em}\
+.about{color:var(--pale)}code{font-size:.92em;background:var(--shade);padding:.1em .35em;border-radius:3px}\
+.warning{background:var(--warn);border-left:4px solid #e38b2c;padding:.5em .8em;list-style:none}\
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(560px,100%),1fr));gap:1em;margin-top:1.5em}\
+figure{margin:0;border:1px solid var(--line);border-radius:6px;padding:.4em;background:var(--card)}\
+svg{width:100%;height:auto;display:block}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}\
-th{text-align:right;color:#686e76;font-weight:600;padding:.25em .7em}td{padding:.22em .7em;white-space:nowrap}\
-th:first-child,th:nth-child(4):last-child{text-align:left}tr.first td{border-top:1px solid #e4e6e9}\
-.metric{color:#686e76}.number{text-align:right}small{color:#8a9099;font-size:.82em}\
-.wins{font-weight:700;background:#e8f4ec}\
+th{text-align:left;color:var(--pale);font-weight:600;padding:.25em .7em}td{padding:.22em .7em;white-space:nowrap}\
+th.number,.number{text-align:right}tr.first td{border-top:1px solid var(--line)}\
+.metric{color:var(--pale)}small{color:var(--faint);font-size:.82em}\
+.wins{font-weight:700;background:var(--win)}\
 .kept,.mostly,.broken,.none{padding:.08em .6em;border-radius:9px;font-weight:600}\
 .kept{background:#d9efe0;color:#14532d}.mostly{background:#e9f1d8;color:#3f5212}\
 .broken{background:#fae0e0;color:#8a1f1f}.none{background:#eee;color:#666}";

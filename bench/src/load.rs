@@ -154,7 +154,7 @@ pub const SMALLEST: usize = 64;
 pub const HEADERS: usize = 14 + 20 + 8;
 
 /// How long packets may be under way.
-const PATIENCE: Duration = Duration::from_millis(150);
+const PATIENCE: Duration = Duration::from_millis(80);
 
 /// How often a background load looks whether it should stop.
 const SLICE: Duration = Duration::from_millis(100);

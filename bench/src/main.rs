@@ -1,14 +1,16 @@
 //! `vxlane-bench`: measures vxlane beside its peers, and shows what came of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use vxlane_bench::load;
 use vxlane_bench::measure::Plan;
 use vxlane_bench::peer::Peer;
 use vxlane_bench::pktgen;
 use vxlane_bench::results::{Results, Section};
 use vxlane_bench::run::{self, Options};
+use vxlane_bench::table::markdown;
 use vxlane_bench::{builds, compare, figures, html, instructions, null, table};
 
 /// Measures vxlane beside its peers. Needs root; all traffic stays in namespaces of its own.
@@ -30,7 +32,7 @@ enum Task {
     /// Measure several builds of vxlane against each other, in turns within one run
     Builds(Builds),
     /// Count the instructions that a packet takes without I/O, and time them beside memcpy
-    Instructions,
+    Instructions(Instructions),
     /// Make the report of a run again, from the file that `--json` wrote
     Show(Show),
 }
@@ -45,24 +47,47 @@ struct Compare {
 
 #[derive(Args)]
 struct Builds {
-    /// The programs
+    /// The programs, each as `PATH` or `NAME=PATH`
     #[arg(required = true)]
-    binaries: Vec<PathBuf>,
+    programs: Vec<builds::Program>,
     /// How often each is measured
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// Length of the UDP frames in bytes, without FCS
+    #[arg(long, default_value_t = load::SMALLEST)]
+    frame: usize,
+    /// Where the table goes as Markdown: a new file, or between the marks in one that has them
+    #[arg(long)]
+    markdown: Option<PathBuf>,
 }
 
 #[derive(Args)]
-struct Show {
-    /// The run
-    run: PathBuf,
+struct Instructions {
+    /// Where the table goes as Markdown: a new file, or between the marks in one that has them
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+/// What is made of a run beside the table on the terminal.
+#[derive(Args)]
+struct Reports {
     /// Where the report with plots goes
     #[arg(long)]
     html: Option<PathBuf>,
     /// Where a picture of the most telling plots goes
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Where the tables go as Markdown: a new file, or between the marks in one that has them
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Show {
+    /// The run
+    run: PathBuf,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 #[derive(Args)]
@@ -92,12 +117,8 @@ struct Run {
     /// Where every single figure goes
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where the report with plots goes
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Where a picture of the most telling plots goes
-    #[arg(long)]
-    svg: Option<PathBuf>,
+    #[command(flatten)]
+    reports: Reports,
     /// What offers the load
     #[arg(long, value_enum, default_value_t = Generator::Sockets)]
     generator: Generator,
@@ -130,15 +151,21 @@ fn main() -> Result<()> {
         Some(Task::Show(show)) => {
             let results = Results::read_json(&show.run)?;
             print!("{}", table::report(&results));
-            write_reports(&results, show.html.as_deref(), show.svg.as_deref())
+            show.reports.write(&results)
         }
         Some(Task::Builds(task)) => {
-            print!("{}", builds::run(&task.binaries, task.rounds)?);
-            Ok(())
+            let lines = builds::run(&task.programs, task.rounds, task.frame)?;
+            print!("{}", table::aligned(&lines));
+            task.markdown.map_or(Ok(()), |path| markdown::place(&path, "builds", &markdown::table(lines)))
         }
-        Some(Task::Instructions) => {
+        Some(Task::Instructions(task)) => {
             let program = std::env::current_exe().context("where is this program?")?;
-            instructions::run(&program.with_file_name("dry-run"))
+            let measured = instructions::measure(&program.with_file_name("dry-run"))?;
+            print!("{}", table::aligned(&measured.lines()));
+            if let Some(path) = task.markdown {
+                markdown::place(&path, "instructions", &markdown::table(measured.lines()))?;
+            }
+            measured.check()
         }
         None => arguments.run.run(),
     }
@@ -157,7 +184,7 @@ impl Run {
         if let Some(path) = &self.json {
             results.write_json(path)?;
         }
-        write_reports(&results, self.html.as_deref(), self.svg.as_deref())?;
+        self.reports.write(&results)?;
         if !results.failures.is_empty() {
             bail!("{} failures, see above", results.failures.len());
         }
@@ -188,15 +215,21 @@ impl Run {
     }
 }
 
-fn write_reports(results: &Results, page: Option<&Path>, picture: Option<&Path>) -> Result<()> {
-    if let Some(path) = page {
-        html::write(results, path)?;
+impl Reports {
+    fn write(&self, results: &Results) -> Result<()> {
+        if let Some(path) = &self.html {
+            html::write(results, path)?;
+        }
+        if let Some(path) = &self.svg {
+            std::fs::write(path, figures::picture(results)?).with_context(|| path.display().to_string())?;
+        }
+        if let Some(path) = &self.markdown {
+            markdown::place(path, "run", &markdown::figures(results))?;
+        }
+        Ok(())
     }
-    if let Some(path) = picture {
-        std::fs::write(path, figures::picture(results)?).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
 }
 
 /// Those that a run compares unless told otherwise.
-const DEFAULT_PEERS: [Peer; 5] = [Peer::Kernel, Peer::OvsSystem, Peer::OvsAfxdp, Peer::Null, Peer::Vxlane];
+const DEFAULT_PEERS: [Peer; 6] =
+    [Peer::Kernel, Peer::OvsSystem, Peer::OvsAfxdp, Peer::Null, Peer::Vxlane, Peer::VxlaneExpress];

@@ -27,14 +27,24 @@ pub enum Peer {
     OvsPmd,
     /// An AF_XDP forwarder that parses nothing: the ceiling of our design.
     Null,
-    /// vxlane.
+    /// vxlane, the worker lane alone.
     Vxlane,
+    /// vxlane with the express lane on.
+    VxlaneExpress,
 }
 
 impl Peer {
     /// All, in the order of the report.
-    pub const ALL: [Self; 7] =
-        [Self::Wire, Self::Kernel, Self::OvsSystem, Self::OvsAfxdp, Self::OvsPmd, Self::Null, Self::Vxlane];
+    pub const ALL: [Self; 8] = [
+        Self::Wire,
+        Self::Kernel,
+        Self::OvsSystem,
+        Self::OvsAfxdp,
+        Self::OvsPmd,
+        Self::Null,
+        Self::Vxlane,
+        Self::VxlaneExpress,
+    ];
 
     /// Its name on the command line and in tables.
     pub fn name(self) -> &'static str {
@@ -46,12 +56,19 @@ impl Peer {
             Self::OvsPmd => "ovs-pmd",
             Self::Null => "null",
             Self::Vxlane => "vxlane",
+            Self::VxlaneExpress => "vxlane-express",
         }
     }
 
     /// Whether it does a VTEP's job, so that it can win.
     pub fn competes(self) -> bool {
         !matches!(self, Self::Wire | Self::Null)
+    }
+
+    /// Whether the two are ours, or the same: lanes of one VTEP do not win over each other.
+    pub fn is_kin(self, other: Self) -> bool {
+        let ours = |peer| matches!(peer, Self::Vxlane | Self::VxlaneExpress);
+        self == other || (ours(self) && ours(other))
     }
 
     /// Starts it on `host`; none for the wire, which is not on any host.
@@ -61,6 +78,10 @@ impl Peer {
     pub fn start(self, host: &Host, segment: &Segment<'_>) -> Result<Option<Running>, LabError> {
         let segments = std::slice::from_ref(segment);
         let ovs = |port| OvsVtep::start(host, segments, &OvsOptions { port }).map(Running::Ovs);
+        let vxlane = |express| {
+            let options = VxlaneOptions { express, ..VxlaneOptions::default() };
+            VxlaneVtep::start(host, segments, &options).map(Running::Vxlane)
+        };
         Ok(Some(match self {
             Self::Wire => return Ok(None),
             Self::Kernel => Running::Kernel(KernelVtep::start(host, segments, &KernelOptions::default())?),
@@ -68,7 +89,8 @@ impl Peer {
             Self::OvsAfxdp => ovs(OvsPort::Afxdp(XdpMode::Native))?,
             Self::OvsPmd => ovs(OvsPort::AfxdpPmd(XdpMode::Native, PMD_CPUS))?,
             Self::Null => Running::Null(NullVtep::start(host, segment)?),
-            Self::Vxlane => Running::Vxlane(VxlaneVtep::start(host, segments, &VxlaneOptions::default())?),
+            Self::Vxlane => vxlane(false)?,
+            Self::VxlaneExpress => vxlane(true)?,
         }))
     }
 }

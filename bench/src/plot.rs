@@ -77,7 +77,7 @@ pub(crate) fn legend(area: &Area<'_>, peers: &[Peer]) -> Drawn {
         let named = text(14, &INK).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Text::new(peer.name(), (x + 19, 13), named))?;
         // No font is measured: these are wide enough for any sans-serif of this size.
-        x += 19 + 8 * i32::try_from(peer.name().len()).unwrap_or(0) + 20;
+        x += 19 + 7 * i32::try_from(peer.name().len()).unwrap_or(0) + 14;
     }
     Ok(())
 }
@@ -108,7 +108,7 @@ fn bars(area: &Area<'_>, groups: &[String], series: &[(Peer, Vec<Option<Spread>>
     for (number, (peer, spreads)) in series.iter().enumerate() {
         for (group, spread) in spreads.iter().enumerate() {
             let Some(spread) = spread else { continue };
-            let left = group as f64 + (1.0 - GROUP) / 2.0 + step * number as f64;
+            let left = group as f64 + (1.0 - GROUP) / 2.0 + step * (number as f64 + (1.0 - BAR) / 2.0);
             let (right, middle) = (left + step * BAR, left + step * BAR / 2.0);
             let bar = Rectangle::new([(left, 0.0), (right, spread.median)], color_of(*peer).filled());
             let whisker = PathElement::new(vec![(middle, spread.min), (middle, spread.max)], INK.stroke_width(1));
@@ -206,19 +206,23 @@ pub(crate) fn color_of(peer: Peer) -> RGBColor {
         Peer::OvsPmd => RGBColor(0x9c, 0x5a, 0x1c),
         Peer::Null => RGBColor(0x8c, 0xbf, 0xb3),
         Peer::Vxlane => RGBColor(0xb8, 0x1d, 0x48),
+        Peer::VxlaneExpress => RGBColor(0x7a, 0x4b, 0xbf),
     }
 }
 
 /// What can be read on a peer's colour.
 fn ink_on(peer: Peer) -> &'static RGBColor {
     match peer {
-        Peer::Kernel | Peer::OvsPmd | Peer::Vxlane => &WHITE,
-        Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::Null => &INK,
+        Peer::Kernel | Peer::OvsPmd | Peer::Vxlane | Peer::VxlaneExpress => &WHITE,
+        Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::Null => &INK_ON_BAR,
     }
 }
 
 /// Text and marks.
 pub(crate) const INK: RGBColor = RGBColor(0x22, 0x26, 0x2b);
+
+/// Text on a bar. A page that is shown dark turns [`INK`] light, and leaves this as it is.
+const INK_ON_BAR: RGBColor = RGBColor(0x1b, 0x1e, 0x22);
 
 /// What is not to be looked at first.
 pub(crate) const PALE: RGBColor = RGBColor(0x68, 0x6e, 0x76);

@@ -49,38 +49,57 @@ pub enum Verdict {
     Unmeasured,
 }
 
+/// Those of [`all`] that the run measured; none if it did not measure us.
+pub fn measured(results: &Results) -> Vec<Promise> {
+    all(results).into_iter().filter(|promise| promise.measured.is_some()).collect()
+}
+
 /// All promises, in the order of the report.
 pub fn all(results: &Results) -> Vec<Promise> {
-    let compare = |what: &str, bound, (row, peer): (Row, Peer), (other_row, other): (Row, Peer)| {
-        let measured = ratios(results, (&row, peer), (&other_row, other));
-        Promise { what: what.to_owned(), bound, measured }
-    };
-    let rate = |flows| {
-        let case = cell(SMALLEST, flows);
-        Row { section: Section::Pps, case, metric: Metric::Lossless }
-    };
+    [of_workers(results), of_express(results)].concat()
+}
+
+/// `peer` on one row set beside another on another.
+fn compare(results: &Results, what: &str, bound: Bound, ours: (Row, Peer), theirs: (Row, Peer)) -> Promise {
+    let measured = ratios(results, (&ours.0, ours.1), (&theirs.0, theirs.1));
+    Promise { what: what.to_owned(), bound, measured }
+}
+
+fn rate(flows: u32, metric: Metric) -> Row {
+    Row { section: Section::Pps, case: cell(SMALLEST, flows), metric }
+}
+
+/// Of the worker lane.
+fn of_workers(results: &Results) -> Vec<Promise> {
+    let compare = |what: &str, bound, ours, theirs| compare(results, what, bound, ours, theirs);
+    let rate = |flows| rate(flows, Metric::Lossless);
     let cost = |case: String| Row { section: Section::Cpu, case, metric: Metric::CpuGross };
     let [one, _, many] = measure::FLOWS;
     let ours = (rate(one), Peer::Vxlane);
     let against = |peer| (rate(one), peer);
     let flood = || cost(measure::FLOOD.to_owned());
     let mut promises = vec![
-        compare("rate, 64 B, 1 flow, to the kernel's", Bound::AtLeast(2.0), ours.clone(), against(Peer::Kernel)),
-        compare("rate, 64 B, 1 flow, to OVS-AFXDP's", Bound::AtLeast(1.3), ours.clone(), against(Peer::OvsAfxdp)),
-        compare("rate, 64 B, 1 flow, to null's", Bound::AtLeast(0.85), ours.clone(), against(Peer::Null)),
-        compare("rate, 64 B, 1000 flows, to 1 flow", Bound::AtLeast(0.9), (rate(many), Peer::Vxlane), ours),
+        compare("rate, 64 B, 1 flow, vs kernel", Bound::AtLeast(2.0), ours.clone(), against(Peer::Kernel)),
+        compare("rate, 64 B, 1 flow, vs OVS-AFXDP", Bound::AtLeast(1.3), ours.clone(), against(Peer::OvsAfxdp)),
+        compare("rate, 64 B, 1 flow, vs null", Bound::AtLeast(0.85), ours.clone(), against(Peer::Null)),
+        compare("rate, 64 B, 1000 flows, vs 1 flow", Bound::AtLeast(0.9), (rate(many), Peer::Vxlane), ours),
         compare(
-            "cost per packet under flood, to the kernel's",
+            "cost per packet under flood, vs kernel",
             Bound::AtMost(1.0),
             (flood(), Peer::Vxlane),
             (flood(), Peer::Kernel),
         ),
     ];
-    for (peer, name, bound) in [(Peer::Kernel, "the kernel's", 1.2), (Peer::OvsAfxdp, "OVS-AFXDP's", 0.5)] {
+    for (peer, name, bound) in [(Peer::Kernel, "kernel", 1.2), (Peer::OvsAfxdp, "OVS-AFXDP", 0.5)] {
         let case = measure::at(common_load(results, peer));
-        let what = format!("cost per packet {case}, to {name}");
+        let what = format!("cost per packet {case}, vs {name}");
         promises.push(compare(&what, Bound::AtMost(bound), (cost(case.clone()), Peer::Vxlane), (cost(case), peer)));
     }
+    let net = |case: String| Row { metric: Metric::CpuNet, ..cost(case) };
+    let case = measure::at(common_load(results, Peer::OvsAfxdp));
+    let what = "the same net of wire, vs OVS-AFXDP";
+    let (ours, theirs) = ((net(case.clone()), Peer::Vxlane), (net(case), Peer::OvsAfxdp));
+    promises.push(compare(what, Bound::AtMost(0.5), ours, theirs));
     let crowd = Row { section: Section::Crowd, case: measure::CROWD.to_owned(), metric: Metric::IdleCpu };
     let measured = results.spread(&crowd, Peer::Vxlane);
     promises.push(Promise {
@@ -89,6 +108,23 @@ pub fn all(results: &Results) -> Vec<Promise> {
         measured,
     });
     promises
+}
+
+/// Of the express lane, all beside the kernel's.
+fn of_express(results: &Results) -> Vec<Promise> {
+    let beside = |what: &str, bound, row: Row| {
+        let what = format!("express: {what}, vs kernel");
+        compare(results, &what, bound, (row.clone(), Peer::VxlaneExpress), (row, Peer::Kernel))
+    };
+    let row = |section, case: &str, metric| Row { section, case: case.to_owned(), metric };
+    let case = measure::at(common_load(results, Peer::Kernel));
+    vec![
+        beside("rate, 64 B, 1 flow", Bound::AtLeast(2.3), rate(measure::FLOWS[0], Metric::Lossless)),
+        beside(&format!("cost {case} net of wire"), Bound::AtMost(0.45), row(Section::Cpu, &case, Metric::CpuNet)),
+        beside("TCP, 1 stream", Bound::AtLeast(1.2), row(Section::Tcp, "1 stream", Metric::Throughput)),
+        beside("TCP, 4 streams", Bound::AtLeast(1.35), row(Section::Tcp, "4 streams", Metric::Throughput)),
+        beside("request and response, p50", Bound::AtMost(0.7), row(Section::Rr, measure::ALONE, Metric::P50)),
+    ]
 }
 
 /// The load that costs are compared at: the wanted one where both carry it, else the easy one.
@@ -155,8 +191,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Kept => "kept",
-            Self::MostlyKept => "kept by the median",
-            Self::MostlyBroken => "not kept by the median",
+            Self::MostlyKept => "kept by median",
+            Self::MostlyBroken => "not kept by median",
             Self::Broken => "not kept",
             Self::Unmeasured => "not measured",
         })

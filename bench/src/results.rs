@@ -200,6 +200,28 @@ pub enum Metric {
     Rss,
 }
 
+impl About {
+    /// The machine, in a line.
+    pub fn machine_line(&self) -> String {
+        let Machine { cpu, cpus, memory_mib, kernel, hypervisor } = &self.machine;
+        let kind = if *hypervisor { "virtual machine" } else { "machine" };
+        let memory = memory_mib.div_ceil(1024);
+        format!("{cpu}, {cpus} CPUs ({kind}), {memory} GiB, Linux {kernel}")
+    }
+
+    /// When and how the run was made, in a line.
+    pub fn run_line(&self) -> String {
+        format!(
+            "{}, {} rounds{}, commit {}, {:.0} minutes",
+            self.date,
+            self.rounds,
+            if self.quick { " (quick)" } else { "" },
+            self.commit.as_deref().unwrap_or("unknown"),
+            (self.seconds / 60.0).ceil(),
+        )
+    }
+}
+
 impl Metric {
     /// Its name in a table.
     pub fn label(self) -> &'static str {
@@ -208,7 +230,7 @@ impl Metric {
             Self::Flood => "under flood",
             Self::CpuGross => "gross",
             Self::CpuNet => "net of wire",
-            Self::CpuMachine => "with others' load",
+            Self::CpuMachine => "whole machine",
             Self::Arrived => "delivered",
             Self::Loss => "lost",
             Self::Throughput => "",
@@ -223,11 +245,11 @@ impl Metric {
     /// Its unit.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Lossless | Self::Flood | Self::Arrived => "pps",
+            Self::Lossless | Self::Flood | Self::Arrived => "kpps",
             Self::CpuGross | Self::CpuNet | Self::CpuMachine => "µs/pkt",
             Self::Throughput => "Gbit/s",
             Self::P50 | Self::P99 | Self::P999 => "µs",
-            Self::IdleCpu => "% of a core",
+            Self::IdleCpu => "% of a CPU",
             Self::Loss => "%",
             Self::Rss => "MiB",
         }
@@ -243,16 +265,31 @@ impl Metric {
         }
     }
 
-    /// `value` as a table shows it.
+    /// Its name and its unit, as they head a column.
+    pub fn heading(self) -> String {
+        format!("{} {}", self.label(), self.unit()).trim().to_owned()
+    }
+
+    /// What a value is divided by to be in the [unit](Self::unit).
+    pub fn scale(self) -> f64 {
+        if self.unit() == "kpps" { 1e3 } else { 1.0 }
+    }
+
+    /// `value` in the metric's unit, with as many digits as say something.
     pub fn show(self, value: f64) -> String {
-        match self {
-            Self::Lossless | Self::Flood | Self::Arrived if value >= 999.5 => format!("{:.1}k", value / 1e3),
-            Self::Lossless | Self::Flood | Self::Arrived => format!("{value:.0}"),
-            Self::P50 | Self::P99 | Self::P999 => format!("{value:.0}"),
-            Self::CpuGross | Self::CpuNet | Self::CpuMachine | Self::Throughput => format!("{value:.2}"),
-            Self::IdleCpu | Self::Loss => format!("{value:.2}"),
-            Self::Rss => format!("{value:.1}"),
+        let value = value / self.scale();
+        match value.abs() {
+            _ if self.unit() == "µs" => format!("{value:.0}"),
+            size if size >= 99.95 => format!("{value:.0}"),
+            size if size >= 9.995 => format!("{value:.1}"),
+            _ => format!("{value:.2}"),
         }
+    }
+
+    /// `spread` as every report shows it: the median, and the range where there is one.
+    pub fn show_spread(self, spread: &Spread) -> String {
+        let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| self.show(value));
+        if min == max { median } else { format!("{median} [{min}..{max}]") }
     }
 }
 
@@ -290,6 +327,32 @@ impl Results {
         Peer::ALL.into_iter().filter(has).collect()
     }
 
+    /// Those of them that have something on one of `rows`.
+    pub fn peers_on(&self, rows: &[Row]) -> Vec<Peer> {
+        let on = |peer: &Peer| rows.iter().any(|row| self.spread(row, *peer).is_some());
+        self.peers().into_iter().filter(on).collect()
+    }
+
+    /// Whether `peer` beats every other competitor on the line `row` beyond doubt.
+    pub fn wins(&self, row: &Row, peer: Peer) -> bool {
+        let Some(own) = self.spread(row, peer).filter(|_| peer.competes()) else {
+            return false;
+        };
+        let others = self.peers().into_iter().filter(|other| !peer.is_kin(*other) && other.competes());
+        let mut spreads = others.filter_map(|other| self.spread(row, other)).peekable();
+        spreads.peek().is_some() && spreads.all(|other| own.beats(&other, row.metric.better()))
+    }
+
+    /// The most that others used of the processors between rounds, in percent.
+    pub fn background(&self) -> f64 {
+        self.about.background.iter().copied().fold(0.0, f64::max) * 100.0
+    }
+
+    /// Whether the others on the machine left it alone enough for its figures to be quoted.
+    pub fn is_quiet(&self) -> bool {
+        self.background() <= NOT_QUIET
+    }
+
     /// The value of `peer` on the line `row` in one round.
     pub fn value(&self, row: &Row, peer: Peer, round: u32) -> Option<f64> {
         self.on(row, peer).find(|sample| sample.round == round).map(|sample| sample.value)
@@ -324,7 +387,7 @@ impl Results {
     /// # Errors
     /// [`LabError`] when the file cannot be written.
     pub fn write_json(&self, path: &Path) -> Result<(), LabError> {
-        let text = serde_json::to_string_pretty(self)
+        let text = serde_json::to_string(self)
             .map_err(|error| LabError::Unfit { what: "a run that can be written as JSON", text: error.to_string() })?;
         fs::write(path, text).map_err(LabError::syscall("write", path.display().to_string()))
     }
@@ -341,6 +404,9 @@ impl Results {
         })
     }
 }
+
+/// Use of the processors by others, in percent, above which no figure should be quoted.
+const NOT_QUIET: f64 = 10.0;
 
 /// Share of stolen time above which a sample is called disturbed.
 pub const MUCH_STOLEN: f64 = 0.02;

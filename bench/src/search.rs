@@ -139,7 +139,7 @@ pub const LOWEST: f64 = 500.0;
 const FIRST_GUESS: f64 = 0.8;
 
 /// How far from an earlier search's rate this one's is expected, as a factor.
-const NEARBY: f64 = 1.08;
+const NEARBY: f64 = 1.06;
 
 /// Loss up to this share is narrow enough for a second try.
 const NARROW: f64 = 0.05;

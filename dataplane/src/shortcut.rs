@@ -242,9 +242,7 @@ fn way_out_of<A: Copy + Into<IpAddr>>(
     let layers = Layers::walk_plain(overlay)?;
     let [destination, source] = Ethernet::addresses(overlay)?;
     // RFC 6040: the inner mark stays as it is.
-    if layers.ecn.decap(outer.ecn) != Some(layers.ecn)
-        || !bridge.is_steady(sight, source, Origin::Vtep(peer))
-    {
+    if layers.ecn.decap(outer.ecn) != Some(layers.ecn) || !bridge.is_steady(sight, source, Origin::Vtep(peer)) {
         return None;
     }
     let exit = match find(bridge, sight, destination)? {

@@ -57,6 +57,7 @@ impl Turn<'_> {
             .map_err(LabError::syscall("bind", "the VXLAN port"))?;
         let target = (self.bed.right.ipv4(), DISCARD).into();
         let load = Load { frame, flows: 1, rate: None, time: self.plan.flood };
+        self.teach()?;
         self.await_passage(far, || {
             let few = Load { rate: Some(1_000.0), time: WARM_UP, ..load };
             udp::send(self.bed.left.ns(), target, &few.options()).map(drop)
@@ -76,6 +77,13 @@ impl Turn<'_> {
         self.record(Section::Half, &case, Metric::Flood, arrived / elapsed, cpu.stolen);
         self.record(Section::Half, &case, Metric::CpuGross, cpu.run * 1e6 / arrived.max(1.0), cpu.stolen);
         Ok(())
+    }
+
+    /// Has the VTEP hear of the other container, so that frames to it are not flooded.
+    fn teach(&self) -> Result<(), LabError> {
+        let sender = RawSender::open(self.bed.lab.host("b").ns(), UPLINK)?;
+        let frames = self.tunnel_frames(SMALLEST, DISCARD);
+        sender.cycle(&frames, Pace::Rate(1_000), Amount::Packets(ENOUGH)).map(drop)
     }
 
     fn sockets(&self, target: SocketAddr, load: &Load) -> Result<u64, LabError> {

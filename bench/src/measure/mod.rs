@@ -59,15 +59,15 @@ impl Plan {
     pub fn full() -> Self {
         let sizes = [load::SMALLEST, 512, LARGEST];
         Self {
-            probe: Duration::from_millis(300),
-            confirm: Duration::from_secs(1),
-            flood: Duration::from_millis(500),
-            cost: Duration::from_millis(1500),
+            probe: Duration::from_millis(200),
+            confirm: Duration::from_millis(700),
+            flood: Duration::from_millis(400),
+            cost: Duration::from_secs(1),
             tcp: Duration::from_secs(2),
             idle: Duration::from_secs(2),
             requests: 5_000,
-            exchange: Duration::from_secs(3),
-            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.04 },
+            exchange: Duration::from_secs(2),
+            search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.065 },
             cells: sizes.iter().flat_map(|&size| FLOWS.map(|flows| (size, flows))).collect(),
             pins: None,
             pktgen: false,
@@ -220,10 +220,10 @@ pub const FLOWS: [u32; 3] = [1, 16, 1_000];
 const TOLERATED_LOSS: f64 = 0.005;
 
 /// What a measurement takes beside its own time.
-const OVERHEAD: Duration = Duration::from_millis(250);
+const OVERHEAD: Duration = Duration::from_millis(180);
 
 /// Short trials that a search takes, in the middle between a first round and those that follow it.
-const PROBES: u32 = 5;
+const PROBES: u32 = 4;
 
 /// Between the peers' times for one request and its response.
 const TYPICAL_ANSWER: Duration = Duration::from_micros(150);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    ids::WorkerId,
+    ids::{NetworkId, WorkerId},
     pipeline::Pipeline,
     tables::{Gateway, Guard, LocalVtep, Port, Vtep, ZeroChecksums},
     verdict::{Decision, Verdict},

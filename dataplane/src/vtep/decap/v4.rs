@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         vtep::{Flow, Template, decap},
-        wire::{MacAddr, checksum, Vni},
+        wire::{MacAddr, Vni, checksum},
     };
 
     const LOCAL: LocalVtep = LocalVtep::new(Some(Ipv4Addr::new(192, 0, 2, 2)), None, 4789);

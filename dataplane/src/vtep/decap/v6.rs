@@ -83,7 +83,7 @@ mod tests {
     use crate::{
         tables::ZeroChecksums,
         vtep::{Flow, Template, decap},
-        wire::{Ecn, MacAddr, checksum, Vni},
+        wire::{Ecn, MacAddr, Vni, checksum},
     };
 
     const OWN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
