@@ -126,9 +126,11 @@ fn a_planned_restart_loses_nothing_at_ten_thousand_packets_a_second() {
     }
     let sent = probe.sent();
     let fate = probe.finish();
-    assert_eq!(fate.lost(0..fate.sent), 0, "of {sent} in {} restarts", times.len());
     times.sort_unstable();
-    println!("{} restarts, none of {sent} lost, {:?} each", times.len(), times[times.len() / 2]);
+    let (lost, median, longest) = (fate.lost(0..fate.sent), times[times.len() / 2], times[times.len() - 1]);
+    println!("{} restarts, {lost} of {sent} lost, median {median:?}, longest {longest:?}", times.len());
+    // The rings have room for what comes in four tenths of a second.
+    assert_eq!(lost, 0, "the longest restart took {longest:?}");
     check_weights(&weights);
     assert_eq!(daemons[0].pid(), pid);
     assert_ne!(rig.hosts[0].ip("-j link show u0"), programs, "the program is a new one, too");

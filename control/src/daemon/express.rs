@@ -304,7 +304,8 @@ impl Daemon {
         let endpoint = self.plan.endpoints.iter().find(|endpoint| endpoint.interface == port.interface);
         let xdp = endpoint.map_or(self.plan.uplink_xdp, |endpoint| endpoint.xdp);
         let link = Link::get(&port.interface);
-        !port.is_in_lane() && link.is_ok_and(|link| self.leg(&link, port.role, port.id, xdp).is_some())
+        let is_hosts = self.plan.is_host_port(&port.interface);
+        !port.is_in_lane() && !is_hosts && link.is_ok_and(|link| self.leg(&link, port.role, port.id, xdp).is_some())
     }
 
     /// Takes the lane away, with its pair of interfaces. No port is in it any more.
@@ -329,6 +330,8 @@ impl Daemon {
         let endpoint = self.plan.endpoints.iter().find(|endpoint| endpoint.interface == interface);
         if endpoint.is_some_and(|endpoint| chosen(endpoint.xdp)) {
             "its XDP mode was chosen"
+        } else if self.plan.is_host_port(interface) {
+            "it leads to the host itself"
         } else if Link::get(interface).is_ok_and(|link| Express::suits(&link)) {
             "there are too many ports"
         } else {

@@ -226,9 +226,7 @@ impl Daemon {
             interface: port.interface.clone(),
             role: match port.role {
                 attach::Role::Uplink => Role::Uplink,
-                attach::Role::Access if self.plan.host_ports().any(|(_, host)| host.interface == port.interface) => {
-                    Role::Host
-                }
+                attach::Role::Access if self.plan.is_host_port(&port.interface) => Role::Host,
                 attach::Role::Access | attach::Role::Lane => Role::Access,
             },
             network: self.network_of(&port.interface),

@@ -97,6 +97,11 @@ impl Plan {
         endpoints.chain(self.host_ports().map(|(_, port)| &port.interface))
     }
 
+    /// Whether `interface` leads to the host itself.
+    pub fn is_host_port(&self, interface: &str) -> bool {
+        self.host_ports().any(|(_, port)| port.interface == interface)
+    }
+
     /// The network whose frames `interface` has.
     pub fn network_of(&self, interface: &str) -> Option<&str> {
         let endpoint = self.endpoints.iter().find(|endpoint| endpoint.interface == interface);
