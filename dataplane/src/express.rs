@@ -55,11 +55,12 @@ pub trait Flows: Send {
     /// [`FlowsError`]
     fn put_tunnel(&mut self, key: &TunnelKey, way: &Way) -> Result<(), FlowsError>;
 
-    /// Has a worker decide again.
-    fn remove_flow(&mut self, key: &FlowKey);
+    /// Has a worker decide again, unless another worker has put the same flow there meanwhile,
+    /// which then does not expire at `expires`.
+    fn remove_flow(&mut self, key: &FlowKey, expires: u64);
 
-    /// Has a worker decide again.
-    fn remove_tunnel(&mut self, key: &TunnelKey);
+    /// The same for frames of another VTEP.
+    fn remove_tunnel(&mut self, key: &TunnelKey, expires: u64);
 }
 
 /// The map is full, or the kernel has no memory for more.
@@ -149,7 +150,7 @@ impl Express {
         let nanos = |part: Duration| time.saturating_add(u64::try_from(part.as_nanos()).unwrap_or(u64::MAX));
         let (expires, confirm, ages) = (nanos(life), nanos(life / 2), nanos(flow.vouched.unheard()));
         let way = Way { epoch, expires, confirm, ages, worker: self.me.0, ..flow.way };
-        if !self.placed.put(flow.key, flow.network, &way) {
+        if !self.placed.put(flow.key, flow.network, &way, time) {
             self.counts.refused += 1;
             return;
         }
@@ -175,11 +176,11 @@ impl Express {
         placed.sweep(
             time,
             |network| epochs.of(network),
-            |key| {
+            |key, expires| {
                 counts.removed += 1;
                 match key {
-                    Key::Flow(key) => flows.remove_flow(key),
-                    Key::Tunnel(key) => flows.remove_tunnel(key),
+                    Key::Flow(key) => flows.remove_flow(key, expires),
+                    Key::Tunnel(key) => flows.remove_tunnel(key, expires),
                 }
             },
         );
@@ -378,3 +379,6 @@ const BLANK: Encap = Encap {
 
 /// The longest that a decision is repeated without asking, while there is somebody to ask.
 const LIFE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests;

@@ -419,14 +419,18 @@ impl Flows for FlowMaps {
         self.tunnels.insert(key, way, 0).map_err(|_| FlowsError)
     }
 
-    fn remove_flow(&mut self, key: &abi::FlowKey) {
-        // It may be gone: another worker had the same.
-        let _ = self.flows.remove(key);
+    fn remove_flow(&mut self, key: &abi::FlowKey, expires: u64) {
+        if self.flows.get(key, 0).is_ok_and(|flow| flow.way.expires == expires) {
+            // It may be gone by now: whoever took it out wanted the same.
+            let _ = self.flows.remove(key);
+        }
     }
 
-    fn remove_tunnel(&mut self, key: &abi::TunnelKey) {
-        // As above.
-        let _ = self.tunnels.remove(key);
+    fn remove_tunnel(&mut self, key: &abi::TunnelKey, expires: u64) {
+        if self.tunnels.get(key, 0).is_ok_and(|way| way.expires == expires) {
+            // As above.
+            let _ = self.tunnels.remove(key);
+        }
     }
 }
 
