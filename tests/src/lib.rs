@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod alone;
 pub mod error;
 pub mod frames;
 pub mod fuzz;

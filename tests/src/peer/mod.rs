@@ -2,6 +2,7 @@
 
 mod kernel;
 mod ovs;
+mod switch;
 mod vxlane;
 
 use std::net::IpAddr;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::{Segment, VXLAN_PORT, Vtep};
+use super::{Segment, VXLAN_PORT, Vtep, switch::Switch};
 use crate::LabError;
 use crate::lab::{Host, UPLINK};
 use crate::process::{self, Guard};
@@ -26,6 +26,8 @@ pub struct VxlaneOptions {
     pub express: bool,
     /// Whether UDP over IPv6 is sent and accepted without checksums.
     pub zero_checksums: bool,
+    /// How long it takes them until they leave it, and until they come back, if they do.
+    pub switched: Option<Duration>,
     /// Seconds after which a silent station is forgotten; as the daemon has it by default.
     pub ageing: Option<u32>,
     /// More lines for the configuration file, put before the first network; they may open
@@ -37,12 +39,14 @@ pub struct VxlaneOptions {
 
 impl Default for VxlaneOptions {
     fn default() -> Self {
-        let express = env::var_os(EXPRESS).is_some_and(|choice| choice == "on");
+        let choice = env::var(EXPRESS).unwrap_or_default();
+        let switched = (choice == "switched").then_some(Duration::from_secs(1));
         Self {
             binary: None,
             workers: 1,
-            express,
+            express: switched.is_some() || choice == "on",
             zero_checksums: false,
+            switched,
             ageing: None,
             extra: String::new(),
             environment: Vec::new(),
@@ -53,6 +57,8 @@ impl Default for VxlaneOptions {
 /// A running `vxlane run`, with a directory of its own for configuration, socket and state.
 #[derive(Debug)]
 pub struct VxlaneVtep {
+    // Dropped first: what it asks of a daemon that is gone would come to nothing.
+    switch: Option<Switch>,
     // Dropped before `files`: the daemon uses them until its end.
     daemon: Guard,
     binary: PathBuf,
@@ -73,9 +79,10 @@ impl VxlaneVtep {
         let directory = files.path();
         let state = directory.join(STATE);
         fs::create_dir(&state).map_err(LabError::syscall("mkdir", state.display().to_string()))?;
-        let config = configuration(host, segments, options, directory)?;
+        let config = |lane| configuration(host, segments, options, directory, lane);
+        let (on, off) = (config(None)?, config(Some("off"))?);
         let path = directory.join("vxlane.toml");
-        fs::write(&path, config).map_err(LabError::syscall("write", path.display().to_string()))?;
+        fs::write(&path, &on).map_err(LabError::syscall("write", path.display().to_string()))?;
         let binary = match &options.binary {
             Some(path) => path.clone(),
             None => find_binary()?,
@@ -83,7 +90,9 @@ impl VxlaneVtep {
         let launch = Launch { environment: options.environment.clone() };
         let mut daemon = launch.spawn(host, &binary, directory)?;
         await_ready(&mut daemon, directory)?;
-        Ok(Self { daemon, binary, launch, files })
+        let start = |period| Switch::start(binary.clone(), directory.join(SOCKET), path, [off, on], period);
+        let switch = options.switched.map(start);
+        Ok(Self { switch, daemon, binary, launch, files })
     }
 
     /// Runs a subcommand against the daemon's socket and returns the JSON it prints.
@@ -91,13 +100,21 @@ impl VxlaneVtep {
     /// # Errors
     /// [`LabError::Command`] when it fails, [`LabError::Unfit`] when it prints something else.
     pub fn cli(&self, arguments: &[&str]) -> Result<serde_json::Value, LabError> {
-        let mut command = Command::new(&self.binary);
-        command.arg("--socket").arg(self.socket()).args(arguments);
-        let text = process::stdout(&mut command)?;
+        let text = self.ask(arguments)?;
         serde_json::from_str(&text).map_err(|error| LabError::Unfit {
             what: "the command line did not print JSON",
             text: format!("{error} in {text:?}"),
         })
+    }
+
+    /// Runs a subcommand against the daemon's socket and returns what it prints.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] when it fails.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = Command::new(&self.binary);
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        process::stdout(&mut command)
     }
 
     /// The daemon's account of every frame, once it holds: nothing on its way between workers,
@@ -110,6 +127,11 @@ impl VxlaneVtep {
         let settled = || Account::read(self).ok().filter(Account::holds);
         let now = || Account::read(self).map_or_else(|error| error.to_string(), |account| format!("{account:?}"));
         process::await_value("balanced account of vxlane", Duration::from_secs(1), settled, now)
+    }
+
+    /// How often its networks have left the express lane or come back, where they do.
+    pub fn switches(&self) -> u64 {
+        self.switch.as_ref().map_or(0, Switch::count)
     }
 
     /// The daemon's process, to be sent signals.
@@ -277,6 +299,7 @@ fn configuration(
     segments: &[Segment<'_>],
     options: &VxlaneOptions,
     directory: &Path,
+    lane: Option<&str>,
 ) -> Result<String, LabError> {
     let head = Head {
         underlay: Underlay {
@@ -294,6 +317,7 @@ fn configuration(
         vni: segment.network.vni,
         mtu: segment.network.mtu,
         ageing: options.ageing,
+        express: lane,
         peers: &segment.remotes,
     });
     let endpoints = segments.iter().flat_map(|segment| {
@@ -354,6 +378,8 @@ struct NetworkEntry<'a> {
     mtu: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     ageing: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    express: Option<&'a str>,
     peers: &'a [IpAddr],
 }
 
@@ -363,7 +389,8 @@ struct EndpointEntry<'a> {
     interface: &'a str,
 }
 
-/// Set to `on`, has every vxlane of the tests use the express lane that is not told otherwise.
+/// Set to `on` or `switched`, has every vxlane of the tests use the express lane that is not told
+/// otherwise; and leave it and come back every second.
 const EXPRESS: &str = "VXLANE_EXPRESS";
 
 /// The control socket's name within the instance's directory.

@@ -1,6 +1,7 @@
 //! Generators and sinks that know exactly what was sent and check exactly what arrives.
 
 mod batch;
+pub mod offload;
 pub mod pace;
 pub mod pin;
 pub mod ping;

@@ -1,0 +1,202 @@
+//! What the express lane leaves to the uplink comes out right whatever the uplink can do itself.
+//!
+//! The kernel cuts super-frames and finishes checksums where the device does not. For every
+//! setting each packet on the wire is looked at, while verified streams go to a foreign VTEP.
+//!
+//! Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use vxlane_tests::{
+    frames::{self, Unwrapped},
+    lab::{Host, LabOptions, UPLINK},
+    peer::{VtepKind, VxlaneOptions},
+    rig::Rig,
+    traffic::{
+        pace::{Amount, Pace},
+        raw::{Heading, Watch},
+        tcp::{self, TcpOptions, Way},
+        udp::{self, UdpOptions},
+    },
+};
+
+/// What an uplink may leave to the kernel, as arguments of `ethtool -K`, and what then comes out:
+/// a device that can segment by itself is given whole frames though `gso` is off.
+const SETTINGS: [(&str, Out); 8] = [
+    ("tx on", Out::Whole),
+    ("tx-udp_tnl-segmentation off tx-udp_tnl-csum-segmentation off", Out::Cut),
+    ("tso off", Out::Cut),
+    ("gso off", Out::Whole),
+    ("tso off gso off", Out::Cut),
+    ("sg off", Out::Cut),
+    ("tx off", Out::Finished),
+    ("tx off tso off gso off sg off", Out::Finished),
+];
+
+/// Every setting is made from here.
+const ALL_ON: &str = "tx on sg on tso on gso on tx-udp_tnl-segmentation on tx-udp_tnl-csum-segmentation on";
+
+/// How far the kernel has come when a frame leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Out {
+    /// The device would cut it.
+    Whole,
+    /// The device would finish its checksum.
+    Cut,
+    /// As on a wire.
+    Finished,
+}
+
+/// What is wrong with packets of one kind of `Out`, and how many were looked at.
+#[derive(Debug, Default)]
+struct Findings {
+    packets: u64,
+    faults: Vec<String>,
+    /// By ports: number and identification that the next segment of a stream must have.
+    next: HashMap<(u16, u16), (u32, u16)>,
+    /// Segments that followed the one before.
+    followed: u64,
+}
+
+impl Findings {
+    fn look(&mut self, frame: &[u8], out: Out) {
+        if frame.get(12..14) != Some(&[8, 0]) || frame.get(23) != Some(&17) {
+            return;
+        }
+        self.packets += 1;
+        let fault = match frames::unwrap(frame) {
+            Some(unwrapped) => {
+                let fault = fault(frame, &unwrapped, out);
+                // Of what is still whole nobody can tell how many follow.
+                if out == Out::Whole { fault } else { fault.or_else(|| self.fault_in_sequence(&unwrapped.inner)) }
+            }
+            None => Some("not VXLAN".to_owned()),
+        };
+        if let Some(fault) = fault.filter(|_| self.faults.len() < 5) {
+            let bytes: String = frame.iter().take(120).map(|byte| format!("{byte:02x}")).collect();
+            self.faults.push(format!("{fault}, {} bytes: {bytes}", frame.len()));
+        }
+    }
+
+    /// Segments of one stream have identifications that count up, as the sender's kernel gives them.
+    fn fault_in_sequence(&mut self, inner: &[u8]) -> Option<String> {
+        let packet = SlicedPacket::from_ethernet(inner).ok()?;
+        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (&packet.net, &packet.transport) else {
+            return None;
+        };
+        let (number, length) = (tcp.sequence_number(), u32::try_from(tcp.payload().len()).unwrap());
+        let identification = ip.header().identification();
+        let next = (number.wrapping_add(length), identification.wrapping_add(1));
+        let expected = self.next.insert((tcp.source_port(), tcp.destination_port()), next);
+        let (_, expected) = expected.filter(|&(expected, _)| expected == number && length > 0)?;
+        self.followed += 1;
+        (expected != identification).then(|| format!("identification {identification}, expected {expected}"))
+    }
+}
+
+/// What is wrong with a packet, if anything.
+fn fault(frame: &[u8], unwrapped: &Unwrapped, out: Out) -> Option<String> {
+    let Unwrapped { ipv4, udp, inner, .. } = unwrapped;
+    if frame.len() > 1514 && out != Out::Whole {
+        return Some("longer than the wire allows".to_owned());
+    }
+    let lengths = (usize::from(ipv4.total_len) + 14, usize::from(udp.length) + 34, inner.len() + 50);
+    if lengths != (frame.len(), frame.len(), frame.len()) {
+        return Some(format!("outer lengths {lengths:?}"));
+    }
+    if ipv4.header_checksum != ipv4.calc_header_checksum() || udp.checksum != 0 || !ipv4.dont_fragment {
+        return Some(format!("outer headers {ipv4:?} {udp:?}"));
+    }
+    let packet = match SlicedPacket::from_ethernet(inner) {
+        Ok(packet) => packet,
+        Err(error) => return Some(format!("inner headers: {error}")),
+    };
+    let Some(NetSlice::Ipv4(ip)) = &packet.net else { return None };
+    let header = ip.header().to_header();
+    if usize::from(header.total_len) + 14 != inner.len() || header.header_checksum != header.calc_header_checksum() {
+        return Some(format!("inner header {header:?}"));
+    }
+    let (found, right) = match &packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => {
+            (tcp.checksum(), tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap())
+        }
+        Some(TransportSlice::Udp(udp)) => {
+            if usize::from(udp.length()) + 34 != inner.len() {
+                return Some(format!("inner UDP length {}", udp.length()));
+            }
+            (udp.checksum(), udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap())
+        }
+        Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) | None => return None,
+    };
+    (out == Out::Finished && found != right).then(|| format!("inner checksum {found:04x}, should be {right:04x}"))
+}
+
+fn watch(host: &Host, out: Out) -> (Watch, Arc<Mutex<Findings>>) {
+    let findings: Arc<Mutex<Findings>> = Arc::default();
+    let shared = Arc::clone(&findings);
+    let watch = Watch::start(host.ns(), UPLINK, Heading::Incoming, move |frame| {
+        shared.lock().unwrap().look(frame, out);
+        false
+    });
+    (watch.unwrap(), findings)
+}
+
+fn check(peer: &VtepKind, wire_offload: bool) {
+    let express = VtepKind::Vxlane(VxlaneOptions { express: true, ..VxlaneOptions::default() });
+    let options = LabOptions { wire_offload, ..LabOptions::default() };
+    let rig = Rig::start(&options, [&express, peer]).unwrap();
+    let [a, b] = ["a", "b"].map(|name| rig.lab.host(name));
+    for (setting, out) in SETTINGS.iter().filter(|&&(_, out)| wire_offload || out == Out::Finished) {
+        a.ns().ethtool(&format!("-K {UPLINK} {ALL_ON}")).unwrap();
+        a.ns().ethtool(&format!("-K {UPLINK} {setting}")).unwrap();
+        let (watch, findings) = watch(b, *out);
+        let bytes = 8 << 20;
+        let options = TcpOptions { bytes, way: Way::Both, patience: Duration::from_secs(20), ..TcpOptions::default() };
+        tcp::stream(&rig.left, &rig.right, &options).unwrap_or_else(|error| {
+            panic!("{setting}: {error}\n{:?}\n{}", findings.lock().unwrap().faults, rig.diagnosis())
+        });
+        let options = UdpOptions {
+            payload: 1_001,
+            pace: Pace::Rate(5_000),
+            amount: Amount::Packets(1_000),
+            ..UdpOptions::default()
+        };
+        let (sent, received) = udp::exchange(&rig.left, &rig.right, &options).unwrap();
+        assert!(received.exactly(sent.packets), "{setting}: {received:?}");
+        let lost = watch.lost();
+        drop(watch);
+        let findings = findings.lock().unwrap();
+        assert!(findings.faults.is_empty(), "{setting}: {:#?}", findings.faults);
+        let least = if *out == Out::Whole { 100 } else { bytes / 1400 };
+        assert!(findings.packets >= least + 1_000, "{setting}: {} packets, {lost} not seen", findings.packets);
+        assert!(*out == Out::Whole || findings.followed > 1_000, "{setting}: {} followed", findings.followed);
+        println!("{}, {setting}: {} packets looked at, {out:?}", peer_name(peer), findings.packets);
+    }
+    let account = rig.vteps[0].as_vxlane().unwrap().account().unwrap();
+    assert_eq!(account.number(&["dropped"]), 0, "{account:?}");
+}
+
+fn peer_name(peer: &VtepKind) -> &'static str {
+    match peer {
+        VtepKind::Kernel(_) => "kernel",
+        VtepKind::Ovs(_) => "OVS",
+        VtepKind::Vxlane(_) => "vxlane",
+    }
+}
+
+#[test]
+fn whatever_the_uplink_leaves_to_the_kernel_the_kernels_vxlan_gets_right_packets_and_every_byte() {
+    check(&VtepKind::kernel(), true);
+}
+
+#[test]
+fn on_an_uplink_without_offload_open_vswitch_gets_right_packets_and_every_byte() {
+    check(&VtepKind::ovs(), false);
+}
