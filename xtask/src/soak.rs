@@ -2,7 +2,8 @@
 //!
 //! Each is part of the suite too, where it is brief. Here every test program that asks how long it
 //! may take (`soak::choose`, or the variable itself) runs with the larger figures, one test at a
-//! time, and prints what it found.
+//! time, and prints what it found. Before that every test program of `tests` that starts
+//! daemons runs with the express lane open.
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -17,12 +18,15 @@ pub(crate) struct Soak {
 
 /// What a test program asks for, in `tests/src/soak.rs`.
 const VARIABLE: &str = "VXLANE_SOAK";
+/// What test programs have in them that start daemons.
+const DAEMONS: &[&str] = &["VtepKind::vxlane", "VxlaneOptions", "WaysOut"];
 
 impl Soak {
     pub(crate) fn run(self) -> Result<()> {
         ensure!(setup::is_root()?, "the soak tests make network namespaces: run this as root");
         setup::Setup { ebpf: false }.run()?;
         repo::run(repo::cargo().args(["build", "--release", "--package", "vxlane"]))?;
+        let lane = if self.filter.is_none() { Self::in_express_lane() } else { Ok(()) };
         let mut tests = repo::cargo();
         tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(VARIABLE, "1");
         tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
@@ -35,6 +39,18 @@ impl Soak {
         }
         tests.args(filter);
         tests.args(["--", "--nocapture", "--test-threads", "1"]);
+        lane.and(repo::run(&mut tests))
+    }
+
+    /// Runs every program of `tests` that starts daemons in the other lane.
+    fn in_express_lane() -> Result<()> {
+        let mut tests = repo::cargo();
+        tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(test::LANE_VARIABLE, "on");
+        tests.args(["test", "--package", "vxlane-tests", "--no-fail-fast"]);
+        let starts_daemons = |text: &str| DAEMONS.iter().any(|start| text.contains(start));
+        for name in test::programs_with(starts_daemons)? {
+            tests.args(["--test", &name]);
+        }
         repo::run(&mut tests)
     }
 }

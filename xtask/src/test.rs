@@ -24,6 +24,11 @@ pub(crate) struct Test {
 const SUDO_RUNNER: &str = "sudo -n -E";
 const RUNNER_VARIABLE: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 
+/// Has the daemons of the tests have the express lane.
+pub(crate) const LANE_VARIABLE: &str = "VXLANE_EXPRESS";
+/// What it is set to, and the test programs that are run then. All others are in `cargo xtask soak`.
+const LANES: &[(&str, &[&str])] = &[("on", &["interop", "forwarding", "host"]), ("switched", &["forwarding", "host"])];
+
 impl Test {
     pub(crate) fn run(self) -> Result<()> {
         setup::Setup { ebpf: !self.only }.run()?;
@@ -42,7 +47,28 @@ impl Test {
         } else {
             return self.without_root(tests);
         }
-        repo::run(tests.args(&self.filter))
+        let worker_lane = repo::run(tests.args(&self.filter));
+        let express_lane = self.in_express_lane(&binary);
+        worker_lane.and(express_lane)
+    }
+
+    /// Runs the functional suite twice more: with every daemon's express lane open, and with
+    /// networks that leave it and come back every second.
+    fn in_express_lane(&self, binary: &Path) -> Result<()> {
+        for (lane, programs) in LANES {
+            eprintln!("\nexpress lane {lane}:");
+            let mut tests = repo::cargo();
+            tests.env("VXLANE_BIN", binary).env(LANE_VARIABLE, lane);
+            if !setup::is_root()? {
+                tests.env(RUNNER_VARIABLE, SUDO_RUNNER);
+            }
+            tests.args(["test", "--package", "vxlane-tests", "--no-fail-fast"]);
+            for program in *programs {
+                tests.args(["--test", program]);
+            }
+            repo::run(tests.args(&self.filter))?;
+        }
+        Ok(())
     }
 
     /// Runs what needs no privileges, and says loudly what that leaves out.
