@@ -1,3 +1,5 @@
+//! Two workers of one express lane, at times that the test chooses.
+
 use std::{
     collections::HashMap,
     sync::{
