@@ -220,7 +220,7 @@ fn await_true(what: &str, condition: impl Fn() -> bool) {
 
 /// A frame that says for which station it is and which number it has.
 fn written(from: Station, to: Station, station: u64, number: u64) -> Vec<u8> {
-    let payload = [&MARK[..], &station.to_be_bytes(), &number.to_be_bytes()].concat();
+    let payload = [MARK, &station.to_be_bytes(), &number.to_be_bytes()].concat();
     Talk::new(from, to).udp4(7, 9, &payload)
 }
 
