@@ -32,10 +32,10 @@ struct Crowd {
 }
 
 fn station(number: u16) -> Station {
-    let [high, low] = number.to_be_bytes();
+    let [high, low] = (number + 1).to_be_bytes();
     Station {
         mac: MacAddr([2, 0, 0, 9, high, low]),
-        ipv4: Ipv4Addr::new(10, 9, high, low.max(1)),
+        ipv4: Ipv4Addr::new(10, 9, high, low),
         ipv6: Ipv6Addr::UNSPECIFIED,
     }
 }
@@ -53,7 +53,7 @@ impl Crowd {
         let (host, containers) = (lab.host("A"), Netns::new("crowd").unwrap());
         for ns in [host.ns(), &containers] {
             // Nobody is to speak unasked: what one says here, all hear.
-            ns.sysctl("net.ipv6.conf.default.disable_ipv6", "1").unwrap();
+            ns.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
         }
         let (mut here, mut there) = (String::new(), String::new());
         let mut extra = "[[network]]\nname = \"crowd\"\nvni = 7000\n".to_owned();
