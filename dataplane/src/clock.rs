@@ -5,14 +5,17 @@ use std::{
     time::Duration,
 };
 
-/// A point on the worker's monotonic clock, in nanoseconds since the dataplane started.
+/// A point on the worker's monotonic clock, in nanoseconds; [`Clock`] says since when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instant(pub u64);
 
 impl Instant {
     /// This instant in the coarse unit of table entries.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "2^32 ticks are eight and a half years of uptime")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "2^32 ticks are eight and a half years since the machine started"
+    )]
     pub fn ticks(self) -> Ticks {
         Ticks((self.0 / Ticks::NANOS) as u32)
     }
@@ -61,20 +64,27 @@ impl Ticks {
     }
 }
 
-/// The monotonic clock of the machine. Wall-clock jumps do not move it.
+/// The monotonic clock of the machine. Wall-clock jumps do not move it, and what one process
+/// has read on it means the same to the next.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(std::time::Instant);
+pub struct Clock {
+    start: std::time::Instant,
+    /// What the machine's clock showed then.
+    base: Duration,
+}
 
 impl Clock {
-    /// A clock whose zero is now.
+    /// A clock whose zero is that of the machine's `CLOCK_MONOTONIC`.
     pub fn start() -> Self {
-        Self(std::time::Instant::now())
+        // It is there on every Linux; without it the zero is now, and all else works as well.
+        let base = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Into::into);
+        Self { start: std::time::Instant::now(), base }
     }
 
     /// What it shows.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "2^64 nanoseconds are 584 years")]
     pub fn now(&self) -> Instant {
-        Instant(self.0.elapsed().as_nanos() as u64)
+        Instant((self.base + self.start.elapsed()).as_nanos() as u64)
     }
 }

@@ -10,6 +10,9 @@ use std::net::Ipv4Addr;
 use super::{Inside, Key, Nat, OutsideId, Protocol, Way, index::Hash};
 use crate::{ids::NetworkId, port::BURST};
 
+/// Sessions that fit the second level cache of any processor, with what is read to find them.
+const CACHED_SESSIONS: usize = 4096;
+
 /// The ports and addresses of a packet, unchecked.
 #[derive(Clone, Copy, Debug)]
 pub struct Glimpse {
@@ -38,11 +41,18 @@ impl Glimpse {
 }
 
 impl Nat {
-    /// Brings near what a burst of at most [`BURST`] packets will need.
-    pub fn prepare(&self, glimpses: &[Glimpse]) {
-        let glimpses = &glimpses[..glimpses.len().min(BURST)];
-        let mut hashes = [Hash::default(); BURST];
-        for (glimpse, hash) in glimpses.iter().zip(&mut hashes) {
+    /// Whether there are so many sessions that [looking ahead](Self::prepare) pays.
+    #[inline]
+    pub fn outgrows_cache(&self) -> bool {
+        self.sessions.len() > CACHED_SESSIONS
+    }
+
+    /// Brings near what the packets of a burst will need; of some, nothing may be known.
+    pub fn prepare(&self, glimpses: &[Option<Glimpse>; BURST]) {
+        let mut hashes = [None; BURST];
+        for (glimpse, place) in glimpses.iter().zip(&mut hashes) {
+            let Some(glimpse) = glimpse else { continue };
+            let hash = place.insert(Hash::default());
             match glimpse.way {
                 Way::Out => {
                     *hash = self.inside_of(glimpse).hash(glimpse.protocol, &self.hasher);
@@ -56,13 +66,16 @@ impl Nat {
                 }
             }
         }
-        for (glimpse, hash) in glimpses.iter().zip(&mut hashes).filter(|(glimpse, _)| glimpse.way == Way::Out) {
+        for (glimpse, hash) in glimpses.iter().flatten().zip(hashes.iter_mut().flatten()) {
+            if glimpse.way == Way::In {
+                continue;
+            }
             let Some(id) = self.mappings.guess(*hash) else { continue };
             self.mappings.prefetch(id);
             *hash = self.look_for(id, glimpse.destination);
             self.sessions.prefetch(*hash);
         }
-        for hash in &hashes[..glimpses.len()] {
+        for hash in hashes.iter().flatten() {
             self.sessions.prefetch_session(*hash);
         }
     }

@@ -80,6 +80,8 @@ pub(super) struct Mappings {
     by_host: Counts,
     /// Sessions by network.
     by_network: Vec<u32>,
+    /// Lent ports by network.
+    lent_by_network: Vec<u32>,
     len: usize,
 }
 
@@ -94,6 +96,7 @@ impl Mappings {
             by_inside: Index::new(capacity),
             by_host: Counts::new(capacity),
             by_network: vec![0; usize::from(u16::MAX) + 1],
+            lent_by_network: vec![0; usize::from(u16::MAX) + 1],
             len: 0,
         }
     }
@@ -141,6 +144,7 @@ impl Mappings {
             unused: [0; 3],
         };
         self.len += 1;
+        self.lent_by_network[inside.network.index()] += 1;
         true
     }
 
@@ -176,6 +180,7 @@ impl Mappings {
         let mapping = std::mem::replace(&mut self.table[id.index()], Mapping::FREE);
         self.by_inside.remove(mapping.inside().hash(id.protocol(), hasher), id.0);
         self.len -= 1;
+        self.lent_by_network[usize::from(mapping.network)] -= 1;
         true
     }
 
@@ -214,6 +219,11 @@ impl Mappings {
         self.by_network[network.index()]
     }
 
+    /// Ports that endpoints of `network` have.
+    pub(super) fn lent_to(&self, network: NetworkId) -> u32 {
+        self.lent_by_network[network.index()]
+    }
+
     /// Brings near what a search for this hash reads first.
     #[inline]
     pub(super) fn prefetch_inside(&self, hash: Hash) {
@@ -236,7 +246,7 @@ impl Mappings {
 
     /// Bytes it takes when full.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.table) + self.by_inside.memory() + self.by_host.memory() + self.by_network.len() * 4
+        size_of_val(&*self.table) + self.by_inside.memory() + self.by_host.memory() + self.by_network.len() * 8
     }
 }
 

@@ -24,6 +24,7 @@ mod odd;
 mod packet;
 mod ports;
 mod publish;
+mod recall;
 mod rewrite;
 mod sessions;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub use sessions::Traffic;
 use sessions::{Key, SessionId, Sessions};
 use timeouts::Lifetimes;
 pub use timeouts::{State, Timeouts};
-pub use view::{NatReport, SessionView};
+pub use view::{NatReport, SessionView, Share};
 
 use crate::{
     clock::{Instant, Ticks},
@@ -115,7 +116,13 @@ pub struct Nat {
     published: Published,
     /// Sessions that ever began.
     begun: u64,
+    /// Sessions that could not begin, by network, in the order of [`FULL`].
+    refused: Vec<[u64; FULL.len()]>,
 }
+
+/// The reasons for which a packet that might begin a session does not: somebody has too many.
+pub const FULL: [DropReason; 4] =
+    [DropReason::NatNoPort, DropReason::NatTableFull, DropReason::NatEndpointLimit, DropReason::NatNetworkLimit];
 
 /// Sessions that one [`Nat::expire`] ends or puts off, at most: under a millisecond.
 const EXPIRED_PER_TICK: usize = 4096;
@@ -137,6 +144,7 @@ impl Nat {
             fragments: Fragments::new(me.0.wrapping_mul(u16::MAX / workers.max(1))),
             published: Published::default(),
             begun: 0,
+            refused: vec![[0; FULL.len()]; usize::from(u16::MAX) + 1],
             config,
             me,
             workers,
@@ -167,6 +175,7 @@ impl Nat {
             Kind::Whole(flow) => {
                 let id = self.mapped(now, from, &parsed, &flow)?;
                 self.leave(packet, &flow, id);
+                self.identify(packet);
                 Ok(())
             }
             Kind::First(flow) => {
@@ -335,9 +344,29 @@ impl Nat {
         session.deadline = self.lifetimes.deadline(session.state, now);
     }
 
+    /// Counts what is refused because something is full.
+    fn note_refused(&mut self, network: NetworkId, reason: DropReason) {
+        if let Some(place) = FULL.iter().position(|&full| full == reason) {
+            self.refused[network.index()][place] += 1;
+        }
+    }
+
     /// Begins a session from inside.
     #[cold]
     fn open(
+        &mut self,
+        now: Ticks,
+        from: Sender,
+        inside: Inside,
+        hash: Hash,
+        packet: &Packet,
+        flow: &Flow,
+    ) -> Result<OutsideId, DropReason> {
+        self.try_open(now, from, inside, hash, packet, flow)
+            .inspect_err(|&reason| self.note_refused(from.network, reason))
+    }
+
+    fn try_open(
         &mut self,
         now: Ticks,
         from: Sender,
@@ -492,8 +521,8 @@ impl Nat {
         if !self.mappings.is_published(key.outside) && !self.called.as_ref().is_none_or(asked) {
             return Err(DropReason::NatFiltered);
         }
-        self.admit(inside)?;
-        let session = self.begin(now, key, state)?;
+        let begun = self.admit(inside).and_then(|()| self.begin(now, key, state));
+        let session = begun.inspect_err(|&reason| self.note_refused(inside.network, reason))?;
         self.sessions.get_mut(session).back.count(packet.length);
         Ok(())
     }

@@ -13,6 +13,16 @@ use super::{
 use crate::{clock::Ticks, ids::NetworkId, verdict::DropReason, wire::Ipv4};
 
 impl Nat {
+    /// Gives a packet that may be fragmented, here or further on, an identification that no other
+    /// host behind the same address has given it (RFC 7857 section 10, RFC 6864 section 4.1).
+    #[inline]
+    pub(super) fn identify(&mut self, packet: &mut [u8]) {
+        if Ipv4::new_checked(packet).is_some_and(|header| !header.dont_fragment()) {
+            let identification = self.fragments.identification();
+            rewrite::set_identification(packet, identification);
+        }
+    }
+
     /// A fragment leaves with the address of its host and an identification that is ours.
     pub(super) fn fragment_leaves(&mut self, now: Ticks, from: Sender, packet: &Packet, bytes: &mut [u8]) {
         // The first fragment has its new address already: the old one is in `packet`.

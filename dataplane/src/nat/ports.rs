@@ -5,6 +5,7 @@
 //! be from the port's last conversation.
 
 use std::{
+    collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
     net::Ipv4Addr,
@@ -56,7 +57,7 @@ impl Protocol {
 }
 
 /// An outside endpoint: address (as its place in the pool), protocol and port in one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct OutsideId(pub(super) u32);
 
 impl OutsideId {
@@ -277,6 +278,25 @@ impl Leases {
         self.post(id, false);
     }
 
+    /// Lends exactly `wanted`, as far as they are free, and returns those.
+    pub(super) fn claim(&mut self, wanted: &HashSet<OutsideId>) -> HashSet<OutsideId> {
+        let mut claimed = HashSet::new();
+        for (number, shelf) in self.shelves.iter_mut().enumerate() {
+            // The number of the shelf is that of `lease`: address, protocol and parity.
+            let kind = OutsideId(u32::try_from(number / 2).unwrap_or(u32::MAX) << 16);
+            shelf.ports.retain(|&port| {
+                let id = OutsideId(kind.0 | u32::from(port));
+                let is_wanted = wanted.contains(&id);
+                if is_wanted {
+                    claimed.insert(id);
+                }
+                !is_wanted
+            });
+        }
+        claimed.iter().for_each(|&id| self.post(id, true));
+        claimed
+    }
+
     /// Takes one port off its shelf, for good; says whether it was there.
     pub(super) fn withdraw(&mut self, id: OutsideId) -> bool {
         let ports = &mut self.shelf(id).ports;
@@ -356,8 +376,6 @@ pub(super) fn paired(network: u16, inside: Ipv4Addr, addresses: usize) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     fn leases(ports: &str, me: u16, workers: u16) -> Leases {

@@ -71,6 +71,13 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// So many packets with so many bytes.
+    #[expect(clippy::cast_possible_truncation, reason = "the two parts of each number")]
+    pub fn new(packets: u64, bytes: u64) -> Self {
+        let high = (packets >> 32) as u32 & 0xff | ((bytes >> 32) as u32) << 8;
+        Self { packets_low: packets as u32, bytes_low: bytes as u32, high }
+    }
+
     /// How many.
     pub fn packets(&self) -> u64 {
         u64::from(self.high & 0xff) << 32 | u64::from(self.packets_low)
@@ -82,11 +89,8 @@ impl Traffic {
     }
 
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the two parts of each number")]
     pub(super) fn count(&mut self, bytes: usize) {
-        let (packets, bytes) = (self.packets() + 1, self.bytes() + bytes as u64);
-        (self.packets_low, self.bytes_low) = (packets as u32, bytes as u32);
-        self.high = (packets >> 32) as u32 & 0xff | ((bytes >> 32) as u32) << 8;
+        *self = Self::new(self.packets() + 1, self.bytes() + bytes as u64);
     }
 }
 

@@ -53,6 +53,17 @@ pub struct NatReport {
     pub memory: usize,
 }
 
+/// What one network has of a translation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Sessions, dead ones that have not been taken away included.
+    pub sessions: u32,
+    /// Outside ports that are lent to its endpoints or published for them.
+    pub ports: u32,
+    /// Sessions that could not begin, in the order of [`FULL`](super::FULL).
+    pub refused: [u64; super::FULL.len()],
+}
+
 impl Nat {
     /// Up to `most` sessions that live at `now`, from place `from` on, and where to go on.
     pub fn page(&self, now: Instant, from: usize, most: usize) -> (Vec<SessionView>, Option<usize>) {
@@ -74,6 +85,15 @@ impl Nat {
         self.mappings.sessions_of(network)
     }
 
+    /// What one network has of this worker, and what it was refused.
+    pub fn share_of(&self, network: NetworkId) -> Share {
+        Share {
+            sessions: self.mappings.sessions_of(network),
+            ports: self.mappings.lent_to(network),
+            refused: self.refused[network.index()],
+        }
+    }
+
     /// Everything at a glance.
     pub fn report(&self) -> NatReport {
         NatReport {
@@ -88,7 +108,12 @@ impl Nat {
 
     fn memory(&self) -> usize {
         let called = self.called.as_ref().map_or(0, super::Counts::memory);
-        self.sessions.memory() + self.mappings.memory() + self.leases.memory() + self.fragments.memory() + called
+        self.sessions.memory()
+            + self.mappings.memory()
+            + self.leases.memory()
+            + self.fragments.memory()
+            + called
+            + size_of_val(&*self.refused)
     }
 
     pub(super) fn view(&self, id: SessionId) -> Option<SessionView> {

@@ -152,3 +152,29 @@ fn a_million_sessions_take_less_than_256_bytes_each() {
     println!("{each:.0} bytes a session of a million, with address-dependent filtering");
     assert!(each < 256.0, "{each}");
 }
+
+#[test]
+fn each_network_is_told_what_it_has_and_why_it_was_refused_more() {
+    let mut rig = Rig::with(|config| {
+        config.ports = "20000-20009".parse().unwrap();
+        (config.endpoint_limit, config.network_limit) = (4, 6);
+    });
+    let red = NetworkId(2);
+    for port in 1..=5 {
+        let _ = rig.out(&udp(INSIDE, SERVER, port, 53, b"x"));
+        let _ = rig.out(&udp(inside(3), SERVER, port, 53, b"x"));
+        let _ = rig.out_of(red, &udp(inside(u8::try_from(port).unwrap() + 10), SERVER, port, 53, b"x"));
+    }
+    // Of ten ports the two hosts of blue, which may have six sessions, have six and red has four.
+    assert_eq!(rig.nat.share_of(BLUE), Share { sessions: 6, ports: 6, refused: [0, 0, 0, 4] });
+    assert_eq!(rig.nat.share_of(red), Share { sessions: 4, ports: 4, refused: [1, 0, 0, 0] });
+    let _ = rig.out_of(red, &udp(inside(11), SERVER, 1, 54, b"x"));
+    let callee = ports(&rig.out_of(red, &udp(inside(11), SERVER, 1, 54, b"x")).unwrap()).0;
+    for from in 1..9 {
+        let _ = rig.back(&udp(ROUTER, OUTSIDE, from, callee, b"x"));
+    }
+    let share = rig.nat.share_of(red);
+    assert_eq!((share.sessions, share.ports, share.refused), (6, 4, [1, 0, 0, 7]), "whoever it is that calls");
+    rig.pass(301);
+    assert_eq!(rig.nat.share_of(BLUE), Share { refused: [0, 0, 0, 4], ..Share::default() });
+}

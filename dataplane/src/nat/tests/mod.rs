@@ -3,6 +3,7 @@
 mod limits;
 pub(super) mod packets;
 mod properties;
+mod recall;
 mod rfc4787;
 mod rfc5382;
 mod rfc5508;

@@ -217,6 +217,21 @@ fn rfc7857_10_rfc6864_fragments_of_two_hosts_with_equal_identifications_differ_o
 }
 
 #[test]
+fn rfc7857_10_rfc6864_datagrams_that_may_be_fragmented_further_on_get_identifications_of_our_own() {
+    let mut rig = Rig::new();
+    let mut leave = |host, flags| {
+        let packet = edited_ip(udp(inside(host), SERVER, 1000, 53, b"x"), |packet| {
+            packet[4..7].copy_from_slice(&[1, 2, flags]);
+        });
+        let wire = rig.out(&packet).unwrap();
+        assert_checksums_hold(&wire);
+        [wire[4], wire[5]]
+    };
+    assert_ne!(leave(2, 0), leave(3, 0), "two hosts that chose the same");
+    assert_eq!([leave(2, 0x40), leave(3, 0x40)], [[1, 2]; 2], "whole packets that stay whole keep theirs");
+}
+
+#[test]
 fn req14_fragments_arrive_in_order_and_those_before_their_first_wait_for_it() {
     let mut rig = Rig::new();
     let port = outside_port(&mut rig, 1000, SERVER, 53);

@@ -115,6 +115,21 @@ fn req4_an_unsolicited_syn_is_dropped_in_silence_and_an_outbound_one_then_opens(
 }
 
 #[test]
+fn req4_an_unsolicited_syn_that_filtering_keeps_out_is_silent_until_the_inside_calls_back() {
+    let mut connection = Connection::opening(|config| config.filtering = Filtering::AddressDependent);
+    let early = tcp(ROUTER, OUTSIDE, 5555, connection.port, SYN);
+    for _ in 0..6 {
+        // Neither an answer nor a state, however long it goes on.
+        assert_eq!(connection.rig.back(&early), Err(DropReason::NatFiltered));
+        connection.rig.pass(1);
+    }
+    assert_eq!(connection.rig.sessions(), 1);
+    connection.rig.out(&tcp(INSIDE, ROUTER, 1000, 5555, SYN)).unwrap();
+    connection.rig.delivered(&early);
+    assert_eq!(connection.rig.sessions(), 2, "both have called each other: a simultaneous open");
+}
+
+#[test]
 fn req5_established_lives_two_hours_and_four_minutes() {
     Connection::established().ends_after(7440);
 }
