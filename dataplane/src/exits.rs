@@ -21,7 +21,7 @@ use crate::{
         Flow, OVERHEAD_V6, Template,
         encap::{Headers, HeadersV6},
     },
-    wire::{Layers, Vni, icmp},
+    wire::{Fragments, Layers, Vni, icmp},
 };
 
 /// Where a worker's frames leave.
@@ -40,12 +40,17 @@ pub(crate) struct Exits<T> {
     to_ring: Vec<WorkerId>,
     /// Where replies are written; `None` while one is on its way.
     scratch: Option<Box<[u8; icmp::MAX_ERROR]>>,
+    /// Where fragments are written; likewise.
+    part: Box<[u8]>,
     /// Replies that may still be sent before the next [`tick`](Self::tick).
     replies_left: u32,
 }
 
 /// ICMP errors that a worker sends in a tenth of a second (RFC 1812 section 4.3.2.8 wants a limit).
 const REPLIES_PER_TICK: u32 = 10;
+
+/// Bytes of the longest fragment: no frame that comes in is longer, and a part is shorter than that.
+const LONGEST_PART: usize = 4096;
 
 #[derive(Debug)]
 struct Outlet<T> {
@@ -64,6 +69,7 @@ impl<T: Transmit> Exits<T> {
             dirty: Vec::new(),
             to_ring: Vec::new(),
             scratch: Some(Box::new([0; icmp::MAX_ERROR])),
+            part: vec![0; LONGEST_PART].into(),
             replies_left: REPLIES_PER_TICK,
         }
     }
@@ -112,8 +118,41 @@ impl<T: Transmit> Exits<T> {
     }
 
     /// Carries out one decision about `frame`, which came in at `from`.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn carry_out(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {
+        match decision.cut_to {
+            None => self.carry_out_whole(tables, from, decision, frame),
+            Some(mtu) => self.carry_out_cut(tables, from, decision, mtu, frame),
+        }
+    }
+
+    /// Carries out one decision for each fragment of what it is about.
+    #[cold]
+    fn carry_out_cut(&mut self, tables: &Tables, from: PortId, decision: &Decision, mtu: u16, frame: &[u8]) {
+        let Some(parts) = Fragments::of(&frame[decision.start..decision.end], mtu) else {
+            return self.drop(from, DropReason::MtuExceeded);
+        };
+        let mut room = std::mem::take(&mut self.part);
+        let mut count = 0;
+        for (head, body) in parts {
+            let end = head.len() + body.len();
+            count += 1;
+            let Some(part) = room.get_mut(..end) else {
+                self.drop(from, DropReason::TxTooLong);
+                continue;
+            };
+            part[..head.len()].copy_from_slice(&head);
+            part[head.len()..].copy_from_slice(body);
+            let of_part = Decision { start: 0, end, cut_to: None, ..*decision };
+            self.carry_out_whole(tables, from, &of_part, part);
+        }
+        self.part = room;
+        self.counters.fragmented += 1;
+        self.counters.copies += count - 1;
+    }
+
+    #[inline(never)]
+    fn carry_out_whole(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {
         let overlay = &frame[decision.start..decision.end];
         match decision.verdict {
             Verdict::Deliver(port) => self.deliver(tables, port, overlay),

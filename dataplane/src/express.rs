@@ -230,7 +230,7 @@ impl Flow {
         decision: &Decision,
         frame: &[u8],
     ) -> Option<Self> {
-        if !matches!(decision.verdict, Verdict::Deliver(_) | Verdict::Forward(_)) {
+        if decision.cut_to.is_some() || !matches!(decision.verdict, Verdict::Deliver(_) | Verdict::Forward(_)) {
             return None;
         }
         let network = tables.network(decision.network).filter(|network| network.express)?;

@@ -102,7 +102,7 @@ impl Pipeline {
         }
         let flow = Flow { source_port: entropy::source_port(frame, &layers), ecn: layers.ecn };
         let end = frame.len();
-        let decide = |verdict| Decision { verdict, network: id, start: 0, end, flow };
+        let decide = |verdict| Decision { verdict, network: id, start: 0, end, flow, cut_to: None };
 
         if end > Ethernet::LEN + usize::from(network.mtu) {
             return Ok(decide(Verdict::Reply { mtu: network.mtu }));
@@ -201,7 +201,8 @@ impl Pipeline {
         let origin = Origin::Vtep(peer);
         self.learn(id, network, &ethernet, origin, now)?;
         let verdict = self.lookup(id, network, &ethernet, origin, now)?;
-        Ok(Decision { verdict, network: id, start: outer.inner.start, end: outer.inner.end, flow: Flow::default() })
+        let (start, end) = (outer.inner.start, outer.inner.end);
+        Ok(Decision { verdict, network: id, start, end, flow: Flow::default(), cut_to: None })
     }
 
     /// An underlay frame that is not VXLAN: from outside the overlay, for an endpoint.
@@ -234,7 +235,8 @@ impl Pipeline {
         if admitted { Ok(decision) } else { Err(DropReason::FloodLimit) }
     }
 
-    /// Finds the station to which a router sends a packet.
+    /// Finds the station to which a router sends a packet. What is longer than its next link takes
+    /// may be fragmented there: routers refuse everything else.
     fn routed(
         &mut self,
         tables: &Tables,
@@ -245,6 +247,10 @@ impl Pipeline {
     ) -> Result<Decision, DropReason> {
         let (id, mac) = match routed {
             Routed::Decided(verdict) => return Ok(router::decided(verdict, from, frame, Flow::default())),
+            Routed::Out(port, mtu) => {
+                let decision = router::decided(Verdict::Deliver(port), from, frame, Flow::default());
+                return Ok(decision.cut_to(mtu));
+            }
             Routed::Inside(id, mac) => (id, mac),
         };
         let network = tables.network(id).ok_or(DropReason::PortGone)?;
@@ -256,7 +262,7 @@ impl Pipeline {
             Some(Origin::Gateway) => return Err(DropReason::GatewayUnused),
             None => Verdict::Flood,
         };
-        Ok(router::decided(verdict, id, frame, flow))
+        Ok(router::decided(verdict, id, frame, flow).cut_to(network.mtu))
     }
 
     /// Remembers the sender, and notes for the other workers what they cannot see themselves.

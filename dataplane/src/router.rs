@@ -9,6 +9,8 @@
 //! REQ-9). Whatever is refused is refused before anything in it was changed, so that the error
 //! that goes back quotes what was sent.
 
+mod ahead;
+
 use std::net::Ipv4Addr;
 
 use zerocopy::IntoBytes;
@@ -28,6 +30,8 @@ use crate::{
 pub(crate) enum Routed {
     /// To a station of a network; the frame is addressed to it.
     Inside(NetworkId, MacAddr),
+    /// By this port, to a link of this MTU.
+    Out(PortId, u16),
     /// Elsewhere.
     Decided(Verdict),
 }
@@ -102,13 +106,8 @@ impl Router {
             Err(NoHop::Unreachable) => return refuse(icmp::Error::NetworkUnreachable, DropReason::NoRoute),
             Err(NoHop::Elsewhere) => return refuse(icmp::Error::NetworkUnreachable, DropReason::RouteElsewhere),
         };
-        if ip.total_length.get() > hop.mtu {
-            let error = icmp::Error::FragmentationNeeded { mtu: hop.mtu };
-            return if ip.dont_fragment() {
-                refuse(error, DropReason::MtuExceeded)
-            } else {
-                Err(DropReason::MtuExceeded)
-            };
+        if ip.total_length.get() > hop.mtu && ip.dont_fragment() {
+            return refuse(icmp::Error::FragmentationNeeded { mtu: hop.mtu }, DropReason::MtuExceeded);
         }
         let next = self.neighbour(outside, hop)?;
         // Asked for once more, as `neighbour` needed all of `self`.
@@ -117,7 +116,7 @@ impl Router {
             return refused(reason, gateway.ip());
         }
         forward(frame, outside.mac, next);
-        Ok(Routed::Decided(Verdict::Deliver(outside.uplink)))
+        Ok(Routed::Out(outside.uplink, hop.mtu))
     }
 
     /// Routes an underlay frame that is not VXLAN, if it is for an endpoint. With `may_wait`, a
@@ -243,9 +242,8 @@ fn cross(frame: &mut [u8], ip: &Ipv4, from: Ipv4Addr, to: NetworkId, other: &Net
     if ip.ttl <= 1 {
         return refuse(icmp::Error::TimeExceeded, DropReason::TtlExceeded);
     }
-    if ip.total_length.get() > other.mtu {
-        let error = icmp::Error::FragmentationNeeded { mtu: other.mtu };
-        return if ip.dont_fragment() { refuse(error, DropReason::MtuExceeded) } else { Err(DropReason::MtuExceeded) };
+    if ip.total_length.get() > other.mtu && ip.dont_fragment() {
+        return refuse(icmp::Error::FragmentationNeeded { mtu: other.mtu }, DropReason::MtuExceeded);
     }
     let gateway = other.gateway.ok_or(DropReason::NoWayOut)?;
     let Some(&mac) = other.neighbours.get(&ip.destination().into()) else {
@@ -292,5 +290,5 @@ fn forward(frame: &mut [u8], source: MacAddr, destination: MacAddr) {
 
 /// The decision that `verdict` about all of `frame` comes to.
 pub(crate) fn decided(verdict: Verdict, network: NetworkId, frame: &[u8], flow: Flow) -> Decision {
-    Decision { verdict, network, start: 0, end: frame.len(), flow }
+    Decision { verdict, network, start: 0, end: frame.len(), flow, cut_to: None }
 }

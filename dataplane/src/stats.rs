@@ -1,8 +1,8 @@
 //! Counters: plain numbers that belong to one worker, copied out when control asks.
 //!
 //! They obey one law, whatever happens to a packet:
-//! `received + copies + replies = transmitted + sum(drops)`. A flood to `n` places makes
-//! `n - 1` copies; a reply is a packet of our own.
+//! `received + copies + replies = transmitted + sum(drops)`. A flood to `n` places, or a packet
+//! that leaves in `n` fragments, makes `n - 1` copies; a reply is a packet of our own.
 
 use std::ops::{AddAssign, Index, IndexMut};
 
@@ -15,8 +15,10 @@ pub struct Counters {
     pub received: u64,
     /// Frames put into ports.
     pub transmitted: u64,
-    /// Copies that flooding added.
+    /// Copies that flooding added, and fragments but the first of each packet.
     pub copies: u64,
+    /// Packets that left in fragments.
+    pub fragmented: u64,
     /// Frames of our own: ICMP errors, and questions whether an address is still in use.
     pub replies: u64,
     /// Questions that were answered here; each is a frame received and its answer one transmitted.
@@ -79,6 +81,7 @@ impl AddAssign<&Self> for Counters {
         self.received += other.received;
         self.transmitted += other.transmitted;
         self.copies += other.copies;
+        self.fragmented += other.fragmented;
         self.replies += other.replies;
         self.answered += other.answered;
         self.handed_over += other.handed_over;

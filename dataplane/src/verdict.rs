@@ -8,7 +8,7 @@ use crate::{
     local::Answer,
     neigh::Claim,
     vtep::Flow,
-    wire::{MacAddr, icmp},
+    wire::{Ethernet, MacAddr, icmp},
 };
 
 /// What the pipeline says shall happen to a packet.
@@ -63,13 +63,30 @@ pub struct Decision {
     pub end: usize,
     /// What the outer header repeats of the inner packet.
     pub flow: Flow,
+    /// It leaves in fragments of at most so many bytes of network layer.
+    pub cut_to: Option<u16>,
 }
 
 impl Decision {
     /// Nothing but a drop.
     #[inline]
     pub fn drop(reason: DropReason) -> Self {
-        Self { verdict: Verdict::Drop(reason), network: NetworkId(0), start: 0, end: 0, flow: Flow::default() }
+        Self {
+            verdict: Verdict::Drop(reason),
+            network: NetworkId(0),
+            start: 0,
+            end: 0,
+            flow: Flow::default(),
+            cut_to: None,
+        }
+    }
+
+    /// The same for a link of this MTU.
+    #[inline]
+    #[must_use]
+    pub fn cut_to(self, mtu: u16) -> Self {
+        let is_long = self.end - self.start > Ethernet::LEN + usize::from(mtu);
+        Self { cut_to: is_long.then_some(mtu), ..self }
     }
 }
 

@@ -131,6 +131,9 @@ impl<R: Receive, T: Transmit> Burst<'_, R, T> {
         if pipeline.bridge.outgrows_cache() {
             (0..count).for_each(|index| entrance.foresee(&pipeline.bridge, receive.frame(index)));
         }
+        if let Some(lookout) = pipeline.router.lookout(tables, port) {
+            pipeline.router.look_ahead(count, |index| lookout.glimpse(receive.frame(index)));
+        }
         let mut bytes = 0;
         for index in 0..count {
             let frame = receive.frame(index);

@@ -159,6 +159,38 @@ fn the_mtu_of_a_hop_of_1280_bytes_is_found_out_through_the_translation() {
 }
 
 #[test]
+fn rfc4787_req13_a_datagrams_too_long_for_the_way_arrive_in_fragments_both_ways() {
+    let rig = start();
+    let web = rig.container("blue", "web", &[]).unwrap();
+    let router = rig.lab.host("R").address();
+    rig.host().ns().ip(&format!("route replace default via {router} mtu 1280")).unwrap();
+    for ns in [&rig.server, &web] {
+        // Sockets made from now on send without "don't fragment".
+        ns.sysctl("net/ipv4/ip_no_pmtu_disc", "1").unwrap();
+    }
+    let (server, client) = (udp(&rig.server, SERVER, 0), udp(&web, Ipv4Addr::UNSPECIFIED, 0));
+    let (question, answer) = (ways_out::bytes(1, 1400), ways_out::bytes(2, 1470));
+    let mut buffer = vec![0; 2000];
+    // The route is news to the daemon for a moment, in which only answers have to be cut.
+    let cut = || rig.vtep.cli(&["stats", "--json"]).unwrap()["fragmented"].as_u64().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let (mut before, mut in_round) = (cut(), 0);
+    while in_round < 2 {
+        assert!(Instant::now() < deadline, "the route's MTU is not seen");
+        client.send_to(&question, server.local_addr().unwrap()).unwrap();
+        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == question, "{length} bytes, put together by the server's kernel");
+        server.send_to(&answer, from).unwrap();
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length] == answer && from == server.local_addr().unwrap(), "{length} bytes");
+        let now = cut();
+        (before, in_round) = (now, now - before);
+    }
+    assert_eq!(in_round, 2, "the question and the answer");
+    nothing_dropped_but(&rig, USUAL);
+}
+
+#[test]
 fn a_connection_can_be_closed_one_way_first_and_a_reset_gets_through() {
     let rig = start();
     let web = rig.container("blue", "web", &[]).unwrap();
@@ -215,6 +247,8 @@ fn f15_an_internal_network_has_no_way_out() {
     for outside in [SERVER, OUTSIDE, rig.lab.host("R").address(), Ipv4Addr::new(10, 50, 0, 1)] {
         assert!(!ping(&db, outside, 64).contains("1 received"), "{outside}");
     }
+    let service = ways_out::serve(rig.host().ns(), at(OUTSIDE, 0), ways_out::echo).unwrap();
+    assert!(ways_out::connect(&db, service).is_err(), "nor any service of the host");
     db.ip("addr add 10.50.0.9/32 dev eth0").unwrap();
     let spoofed = db.command("ping").args(["-c", "1", "-W", "1", "-I", "10.50.0.9", &SERVER.to_string()]).output();
     assert!(!spoofed.unwrap().status.success());

@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use ipnetwork::Ipv4Network;
 use vxlane_dataplane::{
-    ids::NetworkId,
+    ids::{NetworkId, PortId},
     nat::NatConfig,
-    tables::{Gateway, Route},
+    tables::{Gateway, Outside, Route},
     verdict::DropReason,
     wire::{MacAddr, Vni, checksum},
 };
@@ -387,4 +387,81 @@ fn rfc4787_req14_fragments_leave_with_one_address_and_one_identification() {
     assert_eq!(sent.len(), 2);
     assert!(sent.iter().all(|frame| frame[26..30] == host().octets()));
     assert_eq!(sent[0][18..20], sent[1][18..20], "identification");
+}
+
+/// What the fragments in `frames` are together, as one frame; in order, and with right headers.
+fn whole(frames: &[Vec<u8>], mtu: usize) -> Vec<u8> {
+    let mut whole = frames[0][..34].to_vec();
+    for (number, frame) in frames.iter().enumerate() {
+        let ip = Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+        assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+        assert!(frame.len() <= 14 + mtu && frame.len() == 14 + usize::from(ip.total_len), "{} bytes", frame.len());
+        assert_eq!(usize::from(ip.fragment_offset.value()) * 8, whole.len() - 34);
+        assert_eq!(ip.more_fragments, number + 1 < frames.len());
+        assert_eq!(frame[18..20], frames[0][18..20], "identification");
+        whole.extend_from_slice(&frame[34..]);
+    }
+    let mut ip = Ipv4Header::from_slice(&whole[14..]).unwrap().0;
+    ip.more_fragments = false;
+    ip.set_payload_len(whole.len() - 34).unwrap();
+    ip.header_checksum = ip.calc_header_checksum();
+    whole[14..34].copy_from_slice(&ip.to_bytes());
+    whole
+}
+
+#[test]
+fn rfc4787_req13_a_a_packet_that_may_be_fragmented_leaves_in_fragments_that_its_route_takes() {
+    let mut sim = sim();
+    let far = Ipv4Addr::new(100, 64, 0, 1);
+    let payload: Vec<u8> = (0..1400).map(|byte: u32| byte.to_be_bytes()[3]).collect();
+    let ip = Ip { dont_fragment: false, ..Ip::new(INSIDE, far) };
+    let mut identifications = Vec::new();
+    for _ in 0..2 {
+        sim.send(WEB, &ip.udp(mac(WEB), gateway_mac(), (1000, 53), &payload));
+        let sent = sim.sent(0);
+        assert_eq!(sent.len(), 2);
+        identifications.push(sent[0][18..20].to_vec());
+        let out = seen(&whole(&sent, 1280));
+        assert_eq!((out.macs, out.from.0, out.to, out.ttl), ((Sim::uplink_mac(0), ROUTER_MAC), host(), (far, 53), 63));
+        assert_eq!(out.payload, payload);
+    }
+    assert_ne!(identifications[0], identifications[1], "two datagrams");
+    let counters = sim.counters(0);
+    assert_eq!((counters.fragmented, counters.copies, counters.transmitted, counters.drops.total()), (2, 2, 4, 0));
+}
+
+#[test]
+fn rfc4787_req13_a_an_answer_that_may_be_fragmented_reaches_its_endpoint_in_fragments() {
+    let mut sim = sim();
+    let port = goes_out(&mut sim, &leaving(b"question"));
+    let answer = Ip { dont_fragment: false, ..Ip::new(SERVER, host()) };
+    sim.inject(0, &answer.udp(ROUTER_MAC, Sim::uplink_mac(0), (53, port), &[7; 1460]));
+    let got = sim.received(WEB);
+    assert_eq!(got.len(), 2);
+    let got = seen(&whole(&got, 1450));
+    assert_eq!((got.from, got.to, got.payload), ((SERVER, 53), (INSIDE, 1000), vec![7; 1460]));
+
+    // The later part of a datagram that comes in fragments already: too long for the network, too.
+    let parts = fragments(&answer.udp(ROUTER_MAC, Sim::uplink_mac(0), (53, port), &[9; 2000]), 1480, 77);
+    parts.iter().for_each(|part| sim.inject(0, part));
+    let got = sim.received(WEB);
+    assert_eq!(got.len(), 3);
+    assert_eq!(seen(&whole(&got, 1450)).payload, [9; 2000]);
+    assert_eq!((sim.counters(0).fragmented, sim.counters(0).drops.total()), (2, 0));
+}
+
+#[test]
+fn rfc4787_req13_a_what_would_become_too_many_fragments_is_dropped_and_counted() {
+    let mut sim = sim();
+    sim.adopt(0, |tables| {
+        let narrow = Route::Uplink { gateway: Some(Ipv4Addr::new(192, 0, 2, 254)), mtu: 60 };
+        let neighbours = [(Ipv4Addr::new(192, 0, 2, 254), ROUTER_MAC)];
+        let outside = Outside::new(PortId(0), Sim::uplink_mac(0), [("0.0.0.0/0".parse().unwrap(), narrow)], neighbours);
+        tables.set_outside(Arc::new(outside));
+    });
+    let ip = Ip { dont_fragment: false, ..Ip::new(INSIDE, SERVER) };
+    sim.send(WEB, &ip.udp(mac(WEB), gateway_mac(), (1000, 53), &[1; 1280 - 8]));
+    assert_eq!(sim.sent(0).len(), 32, "1280 bytes in parts of 40");
+    sim.send(WEB, &ip.udp(mac(WEB), gateway_mac(), (1000, 53), &[1; 1281 - 8]));
+    assert_eq!((sim.sent(0).len(), sim.counters(0).drops[DropReason::MtuExceeded]), (0, 1));
 }

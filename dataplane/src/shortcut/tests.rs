@@ -182,7 +182,14 @@ fn decision(way: &Way) -> Decision {
         Exit::Port(port) => (Verdict::Deliver(port), None),
         Exit::Tunnel(vtep, _, flow) => (Verdict::Forward(vtep), Some(flow)),
     };
-    Decision { verdict, network: NetworkId(0), start: way.start, end: way.end, flow: flow.unwrap_or_default() }
+    Decision {
+        verdict,
+        network: NetworkId(0),
+        start: way.start,
+        end: way.end,
+        flow: flow.unwrap_or_default(),
+        cut_to: None,
+    }
 }
 
 proptest! {

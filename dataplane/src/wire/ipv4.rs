@@ -33,6 +33,7 @@ impl Ipv4 {
     pub const LEN: usize = size_of::<Self>();
     /// "Don't fragment", in [`new`](Self::new).
     pub const DONT_FRAGMENT: u16 = 0x4000;
+    const MORE_FRAGMENTS: u16 = 0x2000;
 
     /// A header without options and with its checksum still zero.
     pub fn new(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, payload: u16, fragment: u16) -> Self {
@@ -132,6 +133,17 @@ impl Ipv4 {
     #[inline]
     pub fn dont_fragment(&self) -> bool {
         self.fragment.get() & Self::DONT_FRAGMENT != 0
+    }
+
+    /// The header, without options, of a part of this packet: `payload` bytes from `offset` on,
+    /// which is in units of 8 bytes. Its checksum is right.
+    #[must_use]
+    pub fn of_fragment(&self, payload: u16, offset: u16, more: bool) -> Self {
+        let flags = if more { Self::MORE_FRAGMENTS } else { 0 };
+        let mut part = Self::new(self.protocol, self.source(), self.destination(), payload, flags | offset & 0x1fff);
+        (part.traffic_class, part.identification, part.ttl) = (self.traffic_class, self.identification, self.ttl);
+        part.checksum = U16::new(!checksum::fold(checksum::sum(part.as_bytes())));
+        part
     }
 
     /// The congestion mark.

@@ -149,6 +149,14 @@ impl VxlaneVtep {
         await_ready(&mut self.daemon, self.files.path())
     }
 
+    /// Has the daemon become a new process, and returns when that answers.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] if it refuses, or does not come back.
+    pub fn restart(&self) -> Result<(), LabError> {
+        process::stdout(Command::new(&self.binary).arg("--socket").arg(self.socket()).arg("restart")).map(drop)
+    }
+
     /// Everything the daemon has written to stderr since its last start.
     pub fn stderr(&self) -> String {
         stderr_of(self.files.path())

@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod offload;
+pub mod crr;
 pub mod pace;
 pub mod pin;
 pub mod ping;
