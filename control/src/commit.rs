@@ -356,6 +356,7 @@ mod tests {
             mac: None,
             veth: None,
             publish: vec![],
+            gateway_priority: 0,
         };
         Plan {
             uplink: "uA".to_owned(),

@@ -176,6 +176,9 @@ pub struct Endpoint {
     /// Ports of the host that lead to it, such as `8080:80/tcp`.
     #[serde(default)]
     pub publish: Vec<String>,
+    /// Of a container's networks that with the highest has its default route.
+    #[serde(default)]
+    pub gateway_priority: i32,
 }
 
 /// The end of a veth pair that is inside a container.
@@ -431,6 +434,6 @@ impl From<&crate::config::Endpoint> for Endpoint {
     fn from(endpoint: &crate::config::Endpoint) -> Self {
         let crate::config::Endpoint { network, interface, name, address, mac, xdp, publish } = endpoint.clone();
         let name = name.unwrap_or_else(|| interface.clone());
-        Self { network, name, interface, xdp, address, mac, veth: None, publish }
+        Self { network, name, interface, xdp, address, mac, veth: None, publish, gateway_priority: 0 }
     }
 }

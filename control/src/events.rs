@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::types::events::{Event, What},
-    desired::{Desired, Owned},
+    desired::{Desired, Endpoint, Owned},
 };
 
 /// The log, shared by those who write and those who read.
@@ -79,8 +79,9 @@ fn difference(before: &Desired, after: &Desired) -> Vec<What> {
         network: station.network.clone(),
         mac: station.mac.to_string(),
     };
+    let (before_of, after_of) = (unranked(&before.endpoints), unranked(&after.endpoints));
     let mut all: Vec<What> = missing(&before.stations, &after.stations).map(gone).collect();
-    all.extend(missing(&before.endpoints, &after.endpoints).map(|endpoint| What::EndpointDisconnected {
+    all.extend(missing(&before_of, &after_of).map(|endpoint| What::EndpointDisconnected {
         network: endpoint.network.clone(),
         endpoint: endpoint.name.clone(),
     }));
@@ -100,7 +101,7 @@ fn difference(before: &Desired, after: &Desired) -> Vec<What> {
         missing(&after.peers, &before.peers)
             .map(|peer| What::PeerAdded { network: peer.network.clone(), address: peer.address }),
     );
-    all.extend(missing(&after.endpoints, &before.endpoints).map(|endpoint| What::EndpointConnected {
+    all.extend(missing(&after_of, &before_of).map(|endpoint| What::EndpointConnected {
         network: endpoint.network.clone(),
         endpoint: endpoint.name.clone(),
         interface: endpoint.interface.clone(),
@@ -112,6 +113,13 @@ fn difference(before: &Desired, after: &Desired) -> Vec<What> {
             .map(|station| What::StationAdded { network: station.network.clone(), mac: station.mac.to_string() }),
     );
     all
+}
+
+/// `endpoints` without the priority of their gateways: they stay while that changes.
+fn unranked(endpoints: &[Owned<Endpoint>]) -> Vec<Owned<Endpoint>> {
+    let mut endpoints = endpoints.to_vec();
+    endpoints.iter_mut().for_each(|endpoint| endpoint.item.gateway_priority = 0);
+    endpoints
 }
 
 /// What of `here` is not `there`.

@@ -142,6 +142,9 @@ pub struct ConnectArgs {
     /// A port of this host that leads to it, such as 8080:80/tcp; can be given several times
     #[arg(long, value_name = "[ADDRESS:]PORT[-PORT]:PORT[-PORT][/PROTO]")]
     pub publish: Vec<String>,
+    /// Of the container's networks that with the highest has its default route; give it again to change it [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with = "interface")]
+    pub gateway_priority: Option<i32>,
 }
 
 pub(super) async fn answer(ask: &Question<'_>, command: &NetworkCommand) -> Result<String, ClientError> {
@@ -198,8 +201,9 @@ fn request(args: &CreateArgs) -> NetworkRequest {
 }
 
 fn connection(args: &ConnectArgs) -> EndpointRequest {
-    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp, publish } = args.clone();
-    EndpointRequest { name, netns, ifname, interface, address, mac, xdp, publish }
+    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp, publish, gateway_priority } =
+        args.clone();
+    EndpointRequest { name, netns, ifname, interface, address, mac, xdp, publish, gateway_priority }
 }
 
 fn created(network: &Network) -> String {

@@ -83,10 +83,15 @@ impl Daemon {
         self.reserve(&plan)?;
         let made = self.make_pair(&plan, network, &request.name)?;
         let notes: Vec<Change> = made.iter().map(|interface| saved::forget(interface)).collect();
-        if let Err(error) = self.adopt(next, plan, &notes) {
+        let led = match (&made, &request.netns) {
+            (Some(_), Some(netns)) => self.lead_out_of(&plan, netns),
+            _ => Ok(()),
+        };
+        if let Err(error) = led.and_then(|()| self.adopt(next, plan, &notes)) {
             if let Some(interface) = &made {
                 self.remove_pair(interface);
             }
+            self.lead_out_as_before();
             return Err(error);
         }
         if made.is_some() {
@@ -116,7 +121,6 @@ impl Daemon {
             ifname: &veth.ifname,
             mac: endpoint.mac.map(|mac| mac.0),
             address: endpoint.address.and_then(|address| Ipv4Network::new(address, prefix).ok()),
-            gateway: network.gateway.filter(|_| !network.internal),
             quiet: false,
         };
         self.store.commit(&[saved::note(&endpoint.interface)])?;
@@ -207,7 +211,8 @@ impl Daemon {
     /// Does `plan`, which `next` has come to, and keeps that, with `notes`.
     pub(super) fn adopt(&mut self, next: Desired, plan: Plan, notes: &[Change]) -> Result<(), ChangeError> {
         if plan != self.plan {
-            self.apply(plan, &next, notes)?;
+            self.lead_out(&plan)?;
+            self.apply(plan, &next, notes).inspect_err(|_| self.lead_out_as_before())?;
         } else {
             self.save(&next, notes)?;
         }

@@ -115,7 +115,6 @@ impl Daemon {
             ifname: &port.name,
             mac: Some(Gateway::mac_of(network.vni)),
             address: Some(port.address),
-            gateway: None,
             quiet: true,
         };
         Ok(pair.make().inspect_err(|_| self.forget_host_pair(&port.interface))?)

@@ -72,6 +72,7 @@ impl Daemon {
         );
         all.extend(self.of_ports(&total));
         all.extend(self.of_networks(&total)?);
+        all.extend(self.of_nat()?);
         all.extend(of_the_kernel(&stats));
         all.extend(self.of_frames()?);
         Ok(all)
@@ -97,7 +98,8 @@ impl Daemon {
     fn of_workers(&self) -> Result<Vec<Family>, WorkerGone> {
         let mut received = Family::counter("worker_received_frames", "Frames taken from ports");
         let mut transmitted = Family::counter("worker_transmitted_frames", "Frames put into ports");
-        let mut copies = Family::counter("worker_copied_frames", "Copies that flooding added");
+        let mut copies = Family::counter("worker_copied_frames", "Copies by flooding, and fragments but the first");
+        let mut cut = Family::counter("worker_fragmented_frames", "Packets that left in fragments");
         let mut replies = Family::counter("worker_reply_frames", "Frames of our own");
         let mut given = Family::counter("worker_handed_over_frames", "Frames given to another worker");
         let mut taken = Family::counter("worker_taken_over_frames", "Frames taken over from other workers");
@@ -111,6 +113,7 @@ impl Daemon {
             received = received.with(&label, number(rx));
             transmitted = transmitted.with(&label, number(tx));
             copies = copies.with(&label, number(report.counters.copies));
+            cut = cut.with(&label, number(report.counters.fragmented));
             replies = replies.with(&label, number(report.counters.replies));
             given = given.with(&label, number(report.counters.handed_over));
             taken = taken.with(&label, number(report.counters.taken_over));
@@ -118,7 +121,7 @@ impl Daemon {
             stations = stations.with(&label, size(report.stations));
             beats = beats.with(&label, number(pulse.get(worker.index()).copied().unwrap_or(0)));
         }
-        Ok(vec![received, transmitted, copies, replies, given, taken, dropped, stations, beats])
+        Ok(vec![received, transmitted, copies, cut, replies, given, taken, dropped, stations, beats])
     }
 
     fn of_ports(&self, total: &Counters) -> Vec<Family> {
@@ -240,10 +243,10 @@ fn add(sum: &mut PortCounters, more: &PortCounters) {
 
 /// Prometheus knows floating point only; it is exact up to 2⁵³.
 #[expect(clippy::cast_precision_loss, reason = "what counts beyond that is not noticed")]
-fn number(count: u64) -> f64 {
+pub(super) fn number(count: u64) -> f64 {
     count as f64
 }
 
-fn size(count: usize) -> f64 {
+pub(super) fn size(count: usize) -> f64 {
     number(count as u64)
 }

@@ -4,13 +4,16 @@
 //! something has it to himself meanwhile. Dropping it leaves every interface as it was found.
 
 mod change;
+mod default_routes;
 mod express;
 mod flows;
 mod heard;
 mod host_ports;
+mod kept_sessions;
 mod lanes;
 mod metrics;
 mod nat;
+mod nat_metrics;
 mod neighbours;
 mod next_hops;
 mod ports;

@@ -32,6 +32,8 @@ pub(super) struct WayOut {
     pub(super) ways: Ways,
     /// The routers of those routes.
     pub(super) routers: Vec<NextHop>,
+    /// When sessions were kept last.
+    pub(super) kept: Instant,
 }
 
 /// Routers that are kept known though no packet has asked for them.
@@ -109,7 +111,7 @@ impl Daemon {
             self.engine.ask(worker, move |worker| worker.pipeline.router.nat = Some(Box::new(nat)))?;
         }
         tracing::info!(%ports, in_use = in_use.len(), "there is a way out");
-        self.way_out = Some(WayOut { ports, in_use, ways, routers });
+        self.way_out = Some(WayOut { ports, in_use, ways, routers, kept: Instant::now() });
         Ok(())
     }
 
@@ -155,7 +157,7 @@ impl Daemon {
     }
 
     /// Has every worker's translation do something, and returns what that returned.
-    fn with_nat<A: Send + 'static>(
+    pub(super) fn with_nat<A: Send + 'static>(
         &self,
         errand: impl Fn(&mut Nat) -> A + Send + Clone + 'static,
     ) -> Result<Vec<(WorkerId, A)>, WorkerGone> {
@@ -216,15 +218,27 @@ impl Daemon {
         only: Option<NetworkId>,
         told: &mut Vec<NatSession>,
     ) -> Result<(), NatError> {
+        self.each_session(worker, |page| {
+            let wanted = page.iter().filter(|session| only.is_none_or(|only| session.network == only));
+            told.extend(wanted.take(TOLD - told.len()).map(|session| self.session(worker, session)));
+            told.len() < TOLD
+        })?;
+        Ok(())
+    }
+
+    /// Reads the sessions of `worker`, some at a time, for as long as `take` wants more.
+    pub(super) fn each_session(
+        &self,
+        worker: WorkerId,
+        mut take: impl FnMut(Vec<SessionView>) -> bool,
+    ) -> Result<(), WorkerGone> {
         let mut from = Some(0);
-        while let Some(start) = from.filter(|_| told.len() < TOLD) {
+        while let Some(start) = from {
             let now = self.engine.now();
             let page = self.engine.ask(worker, move |worker| {
                 worker.pipeline.router.nat.as_ref().map(|nat| nat.page(now, start, PAGE)).unwrap_or_default()
             })?;
-            let wanted = page.0.iter().filter(|session| only.is_none_or(|only| session.network == only));
-            told.extend(wanted.take(TOLD - told.len()).map(|session| self.session(worker, session)));
-            from = page.1;
+            from = if take(page.0) { page.1 } else { None };
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ impl Daemon {
     /// [`StartError::Gone`]. What else fails is told in the log, once, and tried again.
     pub fn reconcile(&mut self, look: Look) -> Result<(), StartError> {
         self.check_keeper();
+        self.keep_sessions_at_times();
         self.tell_heard();
         let returned = self.retry_lane();
         let fault = self.lane_fault(look);

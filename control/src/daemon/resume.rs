@@ -32,7 +32,7 @@ use crate::{
     api::types::{Station, StationState},
     causes::chain,
     commit::{self, RING},
-    keep::{Held, HeldPort, Keeper, Names, STATIONS},
+    keep::{Held, HeldPort, Keeper, Names, SESSIONS, STATIONS},
     mac::Mac,
 };
 
@@ -78,9 +78,9 @@ impl Daemon {
                 }
             }
         }
-        let stations = held.stations.take();
+        let (stations, sessions) = (held.stations.take(), held.sessions.take());
         self.keep_no_longer(&held.detach());
-        self.keep_no_longer(&[STATIONS.to_owned()]);
+        self.keep_no_longer(&[STATIONS, SESSIONS].map(str::to_owned));
         if self.ports.is_empty() && queues.is_empty() {
             return Ok(());
         }
@@ -89,6 +89,11 @@ impl Daemon {
             && let Err(error) = self.recall(stations.into())
         {
             tracing::warn!(%error, "stations have to be learned anew");
+        }
+        if let Some(sessions) = sessions
+            && let Err(error) = self.recall_sessions(sessions.into())
+        {
+            tracing::warn!(%error, "sessions of address translation have ended");
         }
         self.serve_resumed(queues)?;
         self.take_over_lane()
@@ -260,6 +265,9 @@ impl Daemon {
         }
         if let Err(error) = self.keep_stations() {
             tracing::warn!(%error, "stations will have to be learned anew");
+        }
+        if let Err(error) = self.keep_sessions() {
+            tracing::warn!(%error, "sessions of address translation will end");
         }
         Ok(())
     }

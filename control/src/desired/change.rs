@@ -148,14 +148,16 @@ impl Desired {
         Ok(())
     }
 
-    /// Asks for an endpoint. What is there already must be the same.
+    /// Asks for an endpoint. What is there already must be the same, but for the priority of its
+    /// gateway, which can be changed.
     ///
     /// # Errors
     /// [`Refused`]
     pub fn connect(&mut self, network: &str, request: &EndpointRequest) -> Result<(), Refused> {
         let subnet = self.known_network(network)?.item.subnet;
-        if let Some(known) = self.endpoint(network, &request.name) {
-            return same_endpoint(&known.item, request);
+        if let Some(known) = self.endpoints.iter_mut().find(|known| is_called(&known.item, network, &request.name)) {
+            same_endpoint(&known.item, request)?;
+            return prioritize(known, request.gateway_priority);
         }
         let mut endpoint = Endpoint {
             network: network.to_owned(),
@@ -166,6 +168,7 @@ impl Desired {
             mac: request.mac,
             veth: None,
             publish: request.publish.clone(),
+            gateway_priority: request.gateway_priority.unwrap_or_default(),
         };
         match (&request.netns, &request.interface) {
             (Some(netns), None) => {
@@ -185,6 +188,9 @@ impl Desired {
         }
         if let (Some(ifname), None) = (&request.ifname, &endpoint.veth) {
             return Err(invalid("ifname", quoted(ifname), "not with `interface`, which has a name"));
+        }
+        if let (Some(priority), None) = (request.gateway_priority, &endpoint.veth) {
+            return Err(no_default_route(priority));
         }
         self.endpoints.push(Owned::by_api(endpoint_place(&endpoint.name), endpoint));
         Ok(())
@@ -258,6 +264,26 @@ impl Desired {
 /// Makes sure that there is a network called `name`.
 pub(super) fn known(desired: &Desired, name: &str) -> Result<(), Refused> {
     desired.known_network(name).map(drop)
+}
+
+fn is_called(endpoint: &Endpoint, network: &str, name: &str) -> bool {
+    endpoint.network == network && endpoint.name == name
+}
+
+/// Gives a known endpoint another priority, if one is asked for.
+fn prioritize(known: &mut Owned<Endpoint>, priority: Option<i32>) -> Result<(), Refused> {
+    match priority {
+        Some(priority) if known.item.veth.is_none() => Err(no_default_route(priority)),
+        Some(priority) => {
+            known.item.gateway_priority = priority;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn no_default_route(priority: i32) -> Refused {
+    invalid("gateway_priority", priority, "not with `interface`, whose routes are not ours")
 }
 
 fn same_endpoint(known: &Endpoint, request: &EndpointRequest) -> Result<(), Refused> {

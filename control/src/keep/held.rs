@@ -49,6 +49,8 @@ pub struct Held {
     ports: BTreeMap<String, HeldPort>,
     /// What stations had been learned, in a file.
     pub stations: Option<OwnedFd>,
+    /// What sessions of address translation there were, in a file.
+    pub sessions: Option<OwnedFd>,
 }
 
 /// What was kept of one interface.
@@ -66,6 +68,8 @@ pub struct HeldPort {
 
 /// The name of the file with stations.
 pub(crate) const STATIONS: &str = "stations";
+/// The name of the file with sessions.
+pub(crate) const SESSIONS: &str = "sessions";
 
 impl HeldPort {
     /// Leaves the interface as it was found before, and returns the names of what was kept. What
@@ -114,6 +118,7 @@ impl Held {
                     }
                 }
                 (Some(STATIONS), None, None) => this.stations = Some(fd),
+                (Some(SESSIONS), None, None) => this.sessions = Some(fd),
                 _ => tracing::warn!(name, "was kept, and is not known"),
             }
         }

@@ -8,6 +8,7 @@
 mod held;
 pub mod hold;
 mod manager;
+pub mod sessions;
 mod wire;
 
 use std::{
@@ -18,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use held::STATIONS;
 pub use held::{Held, HeldPort, Names};
+pub(crate) use held::{SESSIONS, STATIONS};
 use hold::Holder;
 
 /// Descriptors by name.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnetwork::Ipv4Network;
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressMessage},
@@ -47,8 +47,6 @@ pub struct Pair<'a> {
     pub mac: Option<MacAddr>,
     /// Its address, with the length of its subnet's prefix.
     pub address: Option<Ipv4Network>,
-    /// Its default route.
-    pub gateway: Option<Ipv4Addr>,
     /// Whether it speaks no IPv6 of its own accord.
     pub quiet: bool,
 }
@@ -132,23 +130,36 @@ impl Pair<'_> {
         link.attributes.push(LinkAttribute::GsoMaxSize(self.gso_max));
         link.attributes.extend(self.quiet.then(quiet));
         tell(inside, Message::SetLink(link), self.ifname)?;
-        let answers = super::ask_through(inside, Message::GetLink(named(self.ifname)), 0);
-        let answers = answers.map_err(step(&format!("RTM_GETLINK {}", self.ifname)))?;
-        let index = answers.iter().find_map(|answer| match answer {
-            Message::NewLink(link) => Some(link.header.index),
-            _ => None,
-        });
-        let index = index.unwrap_or_default();
+        let index = index_of(inside, self.ifname)?;
         if let Some(address) = self.address {
             let message = Message::NewAddress(address_message(index, address));
             tell(inside, message, &format!("{address} on {}", self.ifname))?;
         }
-        if let Some(gateway) = self.gateway {
-            let message = Message::NewRoute(default_route(index, gateway));
-            tell(inside, message, &format!("default via {gateway}"))?;
-        }
         Ok(())
     }
+}
+
+/// Has the default route of the container at `netns` lead through its device `ifname` to `gateway`,
+/// from one packet to the next where it had another one.
+///
+/// # Errors
+/// [`PairError`]
+pub fn set_default_route(netns: &Path, ifname: &str, gateway: Ipv4Addr) -> Result<(), PairError> {
+    let failed = |source| PairError::Netns { path: netns.to_owned(), source };
+    let inside = File::open(netns).and_then(|namespace| connect_inside(&namespace)).map_err(failed)?;
+    let message = Message::NewRoute(default_route(index_of(&inside, ifname)?, gateway));
+    let what = format!("default via {gateway} dev {ifname}");
+    super::ask_through(&inside, message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE).map(drop).map_err(step(&what))
+}
+
+fn index_of(socket: &Socket, ifname: &str) -> Result<u32, PairError> {
+    let answers = super::ask_through(socket, Message::GetLink(named(ifname)), 0);
+    let answers = answers.map_err(step(&format!("RTM_GETLINK {ifname}")))?;
+    let index = answers.iter().find_map(|answer| match answer {
+        Message::NewLink(link) => Some(link.header.index),
+        _ => None,
+    });
+    Ok(index.unwrap_or_default())
 }
 
 /// Makes the pair between express lane and workers, both ends up, with so many queues. Nobody

@@ -285,6 +285,9 @@ pub struct Endpoint {
     pub ring: u32,
     /// Ports of the host that lead to it.
     pub publish: Vec<String>,
+    /// Of a container's networks that with the highest has its default route.
+    #[serde(default)]
+    pub gateway_priority: i32,
 }
 
 /// How a station is known, in the words of `bridge -j fdb show`.
@@ -344,8 +347,11 @@ pub struct Stats {
     pub received: u64,
     /// Put into ports.
     pub transmitted: u64,
-    /// Copies that flooding added.
+    /// Copies that flooding added, and fragments but the first of each packet.
     pub copies: u64,
+    /// Packets that left in fragments.
+    #[serde(default)]
+    pub fragmented: u64,
     /// Of our own.
     pub replies: u64,
     /// Sum of `drops`.

@@ -95,6 +95,10 @@ pub struct EndpointRequest {
     /// Ports of the host that lead to it, such as `8080:80/tcp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<String>,
+    /// Of a container's networks that with the highest has its default route, and of those the one
+    /// whose name comes first; 0 when not given. Of an endpoint that is there it can be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_priority: Option<i32>,
 }
 
 /// `POST /v1/networks/{network}/fdb`: a station that shall be known at a place. Either `dst` or
