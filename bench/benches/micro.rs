@@ -4,36 +4,12 @@
 
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    hint::black_box,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use vxlane_bench::counting::{Counting, allocations};
 use vxlane_bench::dry::{DRY_BURST, DryPlan, DryRun, Path};
 use vxlane_dataplane::wire::{Layers, checksum};
-
-/// Counts what is asked of the system's allocator.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator is an unsafe trait")]
-// SAFETY: every call goes to `System` with the arguments it came with; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: our caller keeps the contract of this very method.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: our caller keeps the contract of this very method, and `alloc` used `System`.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -51,12 +27,11 @@ fn a_burst_allocates_nothing() {
     for (name, path) in PATHS {
         let mut run = run(path, 64, 1000, 1);
         run.burst_of_packets();
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
         for _ in 0..1000 {
             run.burst_of_packets();
         }
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
-        assert_eq!(allocations, 0, "{name}: allocations in 1000 bursts");
+        assert_eq!(allocations() - before, 0, "{name}: allocations in 1000 bursts");
         println!("{name}: 0 allocations in 1000 bursts of {DRY_BURST}");
     }
 }

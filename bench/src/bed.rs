@@ -1,5 +1,7 @@
 //! What a peer is measured on: two hosts and a container on each, or one host and a wire.
 
+mod ways_out;
+
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};

@@ -7,6 +7,7 @@
 pub mod bed;
 pub mod builds;
 pub mod compare;
+pub mod counting;
 pub mod drops;
 pub mod dry;
 pub mod figures;

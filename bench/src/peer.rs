@@ -114,6 +114,14 @@ pub enum Running {
 }
 
 impl Running {
+    /// The daemon, if it is one of ours.
+    pub fn as_vxlane(&self) -> Option<&VxlaneVtep> {
+        match self {
+            Self::Vxlane(vtep) => Some(vtep),
+            Self::Kernel(_) | Self::Ovs(_) | Self::Null(_) => None,
+        }
+    }
+
     /// The processes that do its work; empty for the kernel.
     pub fn processes(&self) -> Vec<u32> {
         match self {

@@ -100,6 +100,11 @@ fn of_workers(results: &Results) -> Vec<Promise> {
     let what = "the same net of wire, vs OVS-AFXDP";
     let (ours, theirs) = ((net(case.clone()), Peer::Vxlane), (net(case), Peer::OvsAfxdp));
     promises.push(compare(what, Bound::AtMost(0.5), ours, theirs));
+    for (name, flows) in [("1 flow", one), ("1000 flows", many)] {
+        let row = || Row { section: Section::Nat, case: cell(SMALLEST, flows), metric: Metric::Lossless };
+        let what = format!("rate through masquerade, 64 B, {name}, vs nftables");
+        promises.push(compare(&what, Bound::AtLeast(1.0), (row(), Peer::Vxlane), (row(), Peer::Kernel)));
+    }
     let crowd = Row { section: Section::Crowd, case: measure::CROWD.to_owned(), metric: Metric::IdleCpu };
     let measured = results.spread(&crowd, Peer::Vxlane);
     promises.push(Promise {

@@ -123,11 +123,14 @@ pub enum Section {
     Crowd,
     /// One direction of one VTEP alone.
     Half,
+    /// Out of the overlay by address translation.
+    Nat,
 }
 
 impl Section {
     /// All, in the order of the report.
-    pub const ALL: [Self; 7] = [Self::Pps, Self::Cpu, Self::Tcp, Self::Rr, Self::Idle, Self::Crowd, Self::Half];
+    pub const ALL: [Self; 8] =
+        [Self::Pps, Self::Cpu, Self::Tcp, Self::Rr, Self::Idle, Self::Crowd, Self::Half, Self::Nat];
 
     /// Whether there is anything to measure of `peer`.
     pub fn concerns(self, peer: Peer) -> bool {
@@ -138,6 +141,8 @@ impl Section {
             Self::Idle => !matches!(peer, Peer::Wire | Peer::Kernel),
             // `null` connects one container and no more.
             Self::Crowd => !matches!(peer, Peer::Wire | Peer::Kernel | Peer::Null),
+            // Open vSwitch's userspace datapath would need a router beside it.
+            Self::Nat => matches!(peer, Peer::Kernel | Peer::Vxlane),
         }
     }
 
@@ -151,6 +156,7 @@ impl Section {
             Self::Idle => "idle",
             Self::Crowd => "crowd",
             Self::Half => "half",
+            Self::Nat => "nat",
         }
     }
 
@@ -164,6 +170,7 @@ impl Section {
             Self::Idle => "Idle: VTEP processes of both hosts, one port each",
             Self::Crowd => "Idle: VTEP processes of one host with 64 ports",
             Self::Half => "Half path: one VTEP, packets per second under flood",
+            Self::Nat => "Ways out: container to a server outside, by masquerade (kernel: bridge and nftables)",
         }
     }
 }
@@ -188,6 +195,8 @@ pub enum Metric {
     Loss,
     /// TCP payload rate.
     Throughput,
+    /// TCP connections per second, each with one request.
+    Connections,
     /// Half of the answers came within this time.
     P50,
     /// 99 % of the answers came within this time.
@@ -233,7 +242,7 @@ impl Metric {
             Self::CpuMachine => "whole machine",
             Self::Arrived => "delivered",
             Self::Loss => "lost",
-            Self::Throughput => "",
+            Self::Throughput | Self::Connections => "",
             Self::P50 => "p50",
             Self::P99 => "p99",
             Self::P999 => "p99.9",
@@ -248,6 +257,7 @@ impl Metric {
             Self::Lossless | Self::Flood | Self::Arrived => "kpps",
             Self::CpuGross | Self::CpuNet | Self::CpuMachine => "µs/pkt",
             Self::Throughput => "Gbit/s",
+            Self::Connections => "conn/s",
             Self::P50 | Self::P99 | Self::P999 => "µs",
             Self::IdleCpu => "% of a CPU",
             Self::Loss => "%",
@@ -258,7 +268,7 @@ impl Metric {
     /// Which way it is good.
     pub fn better(self) -> Better {
         match self {
-            Self::Lossless | Self::Flood | Self::Arrived | Self::Throughput => Better::Higher,
+            Self::Lossless | Self::Flood | Self::Arrived | Self::Throughput | Self::Connections => Better::Higher,
             Self::CpuGross | Self::CpuNet | Self::CpuMachine => Better::Lower,
             Self::P50 | Self::P99 | Self::P999 => Better::Lower,
             Self::IdleCpu | Self::Rss | Self::Loss => Better::Lower,

@@ -68,7 +68,9 @@ pub fn run(options: &Options) -> Result<Results, LabError> {
         results.about.fixed_loads = stage.fixed_loads(options, &mut results)?;
         full.into_iter().for_each(|section| stage.play(section, options, &progress, &mut results));
     }
-    for (section, make) in [(Section::Half, Bed::half as fn(Peer) -> _), (Section::Crowd, Bed::crowd)] {
+    for (section, make) in
+        [(Section::Half, Bed::half as fn(Peer) -> _), (Section::Crowd, Bed::crowd), (Section::Nat, Bed::ways_out)]
+    {
         if wanted(&section) {
             let peers: Vec<Peer> = others().filter(|peer| section.concerns(*peer)).collect();
             let mut stage = Stage::set(&peers, make, &progress, &mut results);

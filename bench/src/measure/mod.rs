@@ -3,6 +3,7 @@
 mod cpu;
 mod half;
 mod idle;
+mod nat;
 mod pps;
 mod rr;
 mod tcp;
@@ -13,6 +14,7 @@ pub use rr::ALONE;
 
 use cpu::CostCase;
 use half::HalfCase;
+use nat::NatCase;
 
 use std::time::Duration;
 
@@ -119,6 +121,7 @@ impl Plan {
             Section::Rr => 2,
             Section::Idle | Section::Crowd => 1,
             Section::Half => HalfCase::ALL.len(),
+            Section::Nat => NatCase::ALL.len(),
         }
     }
 
@@ -128,14 +131,20 @@ impl Plan {
             return Duration::ZERO;
         }
         let around = |time: Duration| time + OVERHEAD;
+        let rates = || around(self.flood) + around(self.probe) * PROBES + around(self.confirm);
         match section {
             Section::Pps if peer == Peer::Wire => around(self.flood),
-            Section::Pps => around(self.flood) + around(self.probe) * PROBES + around(self.confirm),
+            Section::Pps => rates(),
             Section::Cpu => around(self.cost),
             Section::Tcp => around(self.tcp),
             Section::Rr => around(TYPICAL_ANSWER * self.requests),
             Section::Idle | Section::Crowd => around(self.idle) + OVERHEAD,
             Section::Half => around(self.flood) + OVERHEAD,
+            // Parts are of different lengths, and this is asked for each.
+            Section::Nat => {
+                let count = u32::try_from(NatCase::ALL.len()).unwrap_or(1);
+                NatCase::ALL.iter().map(|case| around(case.time(self, rates()))).sum::<Duration>() / count
+            }
         }
     }
 }
@@ -161,12 +170,13 @@ impl Turn<'_> {
     /// [`LabError`] when something failed or a packet arrived changed; loss is a figure.
     pub fn measure(&mut self, section: Section, part: usize) -> Result<(), LabError> {
         match section {
-            Section::Pps => self.plan.cells.get(part).map_or(Ok(()), |&(frame, flows)| self.pps(frame, flows)),
+            Section::Pps => self.plan.cells.get(part).map_or(Ok(()), |&(frame, flows)| self.pps(section, frame, flows)),
             Section::Cpu => CostCase::all(self.fixed_loads).get(part).map_or(Ok(()), |case| self.cpu(*case)),
-            Section::Tcp => tcp::STREAMS.get(part).map_or(Ok(()), |streams| self.tcp(*streams)),
+            Section::Tcp => tcp::STREAMS.get(part).map_or(Ok(()), |streams| self.tcp(section, *streams)),
             Section::Rr => self.rr(part > 0),
             Section::Idle | Section::Crowd => self.idle(section),
             Section::Half => HalfCase::ALL.get(part).map_or(Ok(()), |case| self.half(*case)),
+            Section::Nat => NatCase::ALL.get(part).map_or(Ok(()), |case| self.nat(*case)),
         }
     }
 

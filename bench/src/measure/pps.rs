@@ -9,13 +9,13 @@ use crate::results::{Metric, Row, Section};
 use crate::search::Length;
 
 impl Turn<'_> {
-    pub(super) fn pps(&mut self, frame: usize, flows: u32) -> Result<(), LabError> {
+    pub(super) fn pps(&mut self, section: Section, frame: usize, flows: u32) -> Result<(), LabError> {
         let case = cell(frame, flows);
         let load = Load { frame, flows, rate: None, time: self.plan.flood };
-        let flood = self.flood(Section::Pps, &case, &load)?;
+        let flood = self.flood(section, &case, &load)?;
         // The wire loses nothing of interest: what it carries is what the generator can do.
         if self.peer() != Peer::Wire {
-            let row = Row { section: Section::Pps, case: case.clone(), metric: Metric::Lossless };
+            let row = Row { section, case: case.clone(), metric: Metric::Lossless };
             let hint = self.results.spread(&row, self.peer()).map(|spread| spread.median);
             let rate = self.plan.search.highest_rate(flood.outcome(), hint, |rate, length| {
                 let time = match length {
@@ -24,9 +24,9 @@ impl Turn<'_> {
                 };
                 self.offer(&Load { rate: Some(rate), time, ..load }).map(|trial| trial.outcome())
             })?;
-            self.record(Section::Pps, &case, Metric::Lossless, rate, flood.cpu.stolen);
+            self.record(section, &case, Metric::Lossless, rate, flood.cpu.stolen);
         }
-        self.record(Section::Pps, &case, Metric::Flood, flood.outcome().delivered, flood.cpu.stolen);
+        self.record(section, &case, Metric::Flood, flood.outcome().delivered, flood.cpu.stolen);
         Ok(())
     }
 }

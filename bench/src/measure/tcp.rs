@@ -13,11 +13,11 @@ use crate::machine::Meter;
 use crate::results::{Metric, Section};
 
 impl Turn<'_> {
-    pub(super) fn tcp(&mut self, streams: u32) -> Result<(), LabError> {
+    pub(super) fn tcp(&mut self, section: Section, streams: u32) -> Result<(), LabError> {
         let meter = Meter::start(self.bed.processes())?;
         let rate = self.iperf(streams)?;
         let case = if streams == 1 { "1 stream".to_owned() } else { format!("{streams} streams") };
-        self.record(Section::Tcp, &case, Metric::Throughput, rate / 1e9, meter.stop()?.stolen);
+        self.record(section, &case, Metric::Throughput, rate / 1e9, meter.stop()?.stolen);
         Ok(())
     }
 
