@@ -34,7 +34,7 @@ impl Bed {
                 let extra = configuration(left.port());
                 Running::Vxlane(VxlaneVtep::start(near, &[], &VxlaneOptions { extra, ..VxlaneOptions::default() })?)
             }
-            Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::OvsPmd | Peer::Null => {
+            Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::OvsPmd | Peer::Null | Peer::VxlaneExpress => {
                 return Err(LabError::Unfit { what: "a peer with a way out", text: peer.to_string() });
             }
         };
