@@ -171,6 +171,7 @@ impl Daemon {
             received: counters.received,
             transmitted: counters.transmitted,
             copies: counters.copies,
+            fragmented: counters.fragmented,
             replies: counters.replies,
             dropped: counters.drops.total(),
             imbalance: i64::try_from(counters.imbalance()).unwrap_or(i64::MAX),

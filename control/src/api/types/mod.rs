@@ -382,6 +382,8 @@ pub struct LaneStats {
     pub transmitted: u64,
     /// Copies that flooding added.
     pub copies: u64,
+    /// Packets that left in fragments; all but one of each are among the copies.
+    pub fragmented: u64,
     /// Of our own.
     pub replies: u64,
     /// Sum of `drops`.
