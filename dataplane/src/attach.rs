@@ -11,6 +11,7 @@ mod mapped;
 mod merging;
 mod slots;
 mod tc;
+mod uses;
 
 use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},

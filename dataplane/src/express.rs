@@ -7,23 +7,29 @@
 //! the [epoch](Epochs) of its network does.
 
 mod placed;
+mod sessions;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
-use vxlane_abi::express::{Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, OVERHEAD, TunnelKey, Way};
+use vxlane_abi::express::{
+    Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, OVERHEAD, Rewrite, SessionKey, TunnelKey, Way,
+};
 
-pub use crate::attach::express::Epochs;
+pub use crate::attach::express::{Epochs, Uses};
 use crate::{
     bridge::{Bridge, Origin},
     clock::Instant,
     ids::{NetworkId, PortId, WorkerId},
+    nat::Nat,
+    pipeline::Pipeline,
     tables::{Network, Role, Tables},
     verdict::{Decision, Verdict},
     vtep::{self, Template},
     wire::{EtherType, Ethernet, Layers, Vni},
 };
 use placed::{Key, Placed};
+use sessions::{Crossing, Sessions, Used};
 
 /// Where a port is, to the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +61,21 @@ pub trait Flows: Send {
     /// [`FlowsError`]
     fn put_tunnel(&mut self, key: &TunnelKey, way: &Way) -> Result<(), FlowsError>;
 
+    /// Has packets of a session be translated so.
+    ///
+    /// # Errors
+    /// [`FlowsError`]
+    fn put_session(&mut self, key: &SessionKey, rewrite: &Rewrite) -> Result<(), FlowsError>;
+
     /// Has a worker decide again, unless another worker has put the same flow there meanwhile,
     /// which then does not expire at `expires`.
     fn remove_flow(&mut self, key: &FlowKey, expires: u64);
 
     /// The same for frames of another VTEP.
     fn remove_tunnel(&mut self, key: &TunnelKey, expires: u64);
+
+    /// Has a worker decide again about a session, of which no other worker knows.
+    fn remove_session(&mut self, key: &SessionKey);
 }
 
 /// The map is full, or the kernel has no memory for more.
@@ -87,10 +102,13 @@ pub struct Express {
     flows: Box<dyn Flows>,
     epochs: Arc<Epochs>,
     placed: Placed,
+    sessions: Sessions,
     /// Epochs that had ended when the worker last looked whether it was told anything.
     ended: u64,
     counts: FlowCounts,
     clock: fn() -> u64,
+    /// How far that is ahead of the workers' clock, once that is known.
+    ahead: Option<u64>,
 }
 
 impl fmt::Debug for Express {
@@ -101,10 +119,11 @@ impl fmt::Debug for Express {
 
 impl Express {
     /// Puts at most `most` flows into `flows`, in the name of worker `me`, which is there from now on.
-    pub fn new(me: WorkerId, flows: Box<dyn Flows>, epochs: Arc<Epochs>, most: usize) -> Self {
+    /// What becomes of sessions is noted in `uses`, which is that worker's alone.
+    pub fn new(me: WorkerId, flows: Box<dyn Flows>, epochs: Arc<Epochs>, uses: Uses, most: usize) -> Self {
         epochs.beat(kernel_time());
-        let (placed, counts) = (Placed::new(most), FlowCounts::default());
-        Self { me, flows, epochs, placed, ended: 0, counts, clock: kernel_time }
+        let (placed, sessions, counts) = (Placed::new(most), Sessions::new(uses), FlowCounts::default());
+        Self { me, flows, epochs, placed, sessions, ended: 0, counts, clock: kernel_time, ahead: None }
     }
 
     /// Call this before looking at what other workers have to tell: decisions made from now on
@@ -129,19 +148,52 @@ impl Express {
     pub(crate) fn repeat(
         &mut self,
         tables: &Tables,
-        bridge: &Bridge,
+        pipeline: &mut Pipeline,
         now: Instant,
         from: PortId,
         decision: &Decision,
         frame: &[u8],
     ) {
-        if let Some(flow) = Flow::of(tables, bridge, now, from, decision, frame) {
+        let Pipeline { bridge, router, .. } = pipeline;
+        let passage = router.nat.as_deref_mut().and_then(|nat| {
+            self.drop_left(nat);
+            nat.take_passage()
+        });
+        let flow = match passage {
+            Some(passage) => Flow::of_session(tables, bridge, now, from, decision, &passage, frame),
+            None => Flow::of(tables, bridge, now, from, decision, frame),
+        };
+        if let Some(flow) = flow {
             self.place(&flow);
         }
     }
 
+    /// Takes sessions of `nat` out of the map that have ended, or of which workers have to see
+    /// every packet.
+    pub(crate) fn drop_left(&mut self, nat: &mut Nat) {
+        while let Some((session, lives)) = nat.take_left() {
+            let Self { flows, placed, sessions, counts, ahead, .. } = self;
+            let told = |used| {
+                if lives {
+                    note(nat, used, *ahead)
+                }
+            };
+            sessions.forget(session, told, |key| {
+                counts.removed += 1;
+                placed.remove(&Key::Session(key));
+                flows.remove_session(&key);
+            });
+        }
+    }
+
+    /// Tells `nat` of everything that its sessions have been used for.
+    pub(crate) fn tell_all(&mut self, nat: &mut Nat) {
+        let ahead = self.ahead;
+        self.sessions.tell_all(|used| note(nat, used, ahead));
+    }
+
     fn place(&mut self, flow: &Flow) {
-        let (time, epoch) = ((self.clock)(), self.epochs.of(flow.network));
+        let (time, epoch) = ((self.clock)(), epoch_of(&self.epochs, &flow.key, flow.network));
         // An epoch may have ended after this was decided: let the next frame do it.
         if self.epochs.ended() != self.ended || self.placed.is_fresh(&flow.key, epoch, time) {
             return;
@@ -157,6 +209,7 @@ impl Express {
         let result = match flow.key {
             Key::Flow(key) => self.flows.put_flow(&key, &Encap { way, ..flow.encap }),
             Key::Tunnel(key) => self.flows.put_tunnel(&key, &way),
+            Key::Session(key) => self.put_session(&key, way, flow),
         };
         match result {
             Ok(()) => self.counts.placed += 1,
@@ -167,20 +220,37 @@ impl Express {
         }
     }
 
-    /// Takes some of the flows that have ended out of the maps. Ten times a second, and every one
+    fn put_session(&mut self, key: &SessionKey, way: Way, flow: &Flow) -> Result<(), FlowsError> {
+        let crossing = flow.crossing.as_ref().ok_or(FlowsError)?;
+        let (place, before) = self.sessions.hold(crossing.session, crossing.way, *key).ok_or(FlowsError)?;
+        if let Some(before) = before {
+            self.placed.remove(&Key::Session(before));
+            self.flows.remove_session(&before);
+        }
+        self.flows.put_session(key, &Rewrite { way, place, ..crossing.rewrite })
+    }
+
+    /// Takes some of the flows that have ended out of the maps, and tells `nat` of some of the use
+    /// that its sessions had. Ten times a second, and every one
     /// is looked at within seven seconds.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self, now: Instant, nat: Option<&mut Nat>) {
         let time = (self.clock)();
         self.epochs.beat(time);
+        self.ahead = Some(time.saturating_sub(now.0));
+        if let Some(nat) = nat {
+            let ahead = self.ahead;
+            self.sessions.tell_some(|used| note(nat, used, ahead));
+        }
         let Self { flows, epochs, placed, counts, .. } = self;
         placed.sweep(
             time,
-            |network| epochs.of(network),
+            |key, network| epoch_of(epochs, key, network),
             |key, expires| {
                 counts.removed += 1;
                 match key {
                     Key::Flow(key) => flows.remove_flow(key, expires),
                     Key::Tunnel(key) => flows.remove_tunnel(key, expires),
+                    Key::Session(key) => flows.remove_session(key),
                 }
             },
         );
@@ -197,6 +267,8 @@ struct Flow {
     encap: Encap,
     /// For how long the MAC table vouches for it.
     vouched: Vouched,
+    /// What becomes of its packets, where they belong to a session.
+    crossing: Option<Crossing>,
 }
 
 /// For how long the MAC table vouches for the stations of a flow.
@@ -278,7 +350,7 @@ impl Flow {
         address.get_mut(..source.len())?.copy_from_slice(source);
         let key =
             FlowKey { ifindex: leg.ifindex, destination: ethernet.destination.0, source: ethernet.source.0, address };
-        Some(Self { key: Key::Flow(key), network: decision.network, way: encap.way, encap, vouched })
+        Some(Self { key: Key::Flow(key), network: decision.network, way: encap.way, encap, vouched, crossing: None })
     }
 
     fn uplink(
@@ -305,7 +377,8 @@ impl Flow {
             destination: ethernet.destination.0,
             source: ethernet.source.0,
         };
-        Some(Self { key: Key::Tunnel(key), network: id, way: local(tables, id, from, to)?, encap: BLANK, vouched })
+        let way = local(tables, id, from, to)?;
+        Some(Self { key: Key::Tunnel(key), network: id, way, encap: BLANK, vouched, crossing: None })
     }
 }
 
@@ -345,6 +418,24 @@ fn local(tables: &Tables, network: NetworkId, from: PortId, to: PortId) -> Optio
 
 fn way(network: NetworkId, from: PortId, to: PortId, ifindex: u32, kind: u16) -> Way {
     Way { network: network.0.into(), from: from.0, to: to.0, ifindex, kind, ..BLANK.way }
+}
+
+/// The epoch that flows of `network` with such a key are of.
+fn epoch_of(epochs: &Epochs, key: &Key, network: NetworkId) -> u32 {
+    let epoch = epochs.of(network);
+    match key {
+        Key::Flow(_) | Key::Tunnel(_) => epoch,
+        // Both only ever grow, so that their sum is the same for as long as both are.
+        Key::Session(_) => epoch.wrapping_add(epochs.of_outside()),
+    }
+}
+
+/// Tells `nat` what a session was `used` for, with the programs' clock that much `ahead` of ours;
+/// before that is known there are no sessions.
+fn note(nat: &mut Nat, used: Used, ahead: Option<u64>) {
+    let Some(ahead) = ahead else { return };
+    let last = Instant(used.last.saturating_sub(ahead)).ticks();
+    nat.note_use(used.session, used.way, used.packets, used.bytes, last);
 }
 
 fn wire_vni(vni: Vni) -> [u8; 4] {

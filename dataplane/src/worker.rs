@@ -16,6 +16,7 @@ use crate::{
     express::{Express, FlowCounts},
     handover::Mailbox,
     ids::{PortId, QueueId, WorkerId},
+    nat::Nat,
     pipeline::Pipeline,
     port::{Census, KernelDrops, Receive, Transmit},
     shortcut::{Elsewhere, Entrance, Shortcut},
@@ -167,7 +168,31 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Has decisions repeated by the programs of the express lane from now on.
     pub fn use_express(&mut self, express: Express) {
+        if let Some(nat) = &mut self.pipeline.router.nat {
+            nat.watch();
+        }
         self.express = Some(express);
+    }
+
+    /// Has `nat` translate from now on, if that is any. The sessions of the one before end.
+    pub fn use_nat(&mut self, mut nat: Option<Box<Nat>>) -> Option<Box<Nat>> {
+        self.with_nat(|nat| nat.retain(|_| false));
+        if let Some(nat) = nat.as_mut().filter(|_| self.express.is_some()) {
+            nat.watch();
+        }
+        std::mem::replace(&mut self.pipeline.router.nat, nat)
+    }
+
+    /// Has the translation, if there is one, do something. It knows of everything that its
+    /// sessions were used for, and of those that it ends nothing is repeated any more by programs
+    /// that start after this returns.
+    pub fn with_nat<A>(&mut self, errand: impl FnOnce(&mut Nat) -> A) -> Option<A> {
+        let nat = self.pipeline.router.nat.as_deref_mut()?;
+        let Some(express) = &mut self.express else { return Some(errand(nat)) };
+        express.tell_all(nat);
+        let answer = errand(nat);
+        express.drop_left(nat);
+        Some(answer)
     }
 
     /// Has events passed on through `events`; those that find it full are lost.
@@ -189,6 +214,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     /// Swaps the tables. Everything that came in before has been carried out under the old.
     pub fn adopt(&mut self, tables: Arc<Tables>) {
         self.pipeline.router.adopt(&self.tables, &tables);
+        self.drop_left();
         self.tables = tables;
         self.pipeline.bridge.adopt(&self.tables);
         self.pipeline.neighbours.adopt(&self.tables);
@@ -343,7 +369,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             let decision = pipeline.process(tables, now, port, frame);
             exits.carry_out(tables, port, &decision, frame);
             if let Some(express) = express {
-                express.repeat(tables, &pipeline.bridge, now, port, &decision, frame);
+                express.repeat(tables, pipeline, now, port, &decision, frame);
             }
         }
         if count > 0 {
@@ -369,7 +395,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Decides about frames that other workers had no right to; says whether there were any.
     fn decide_for_others(&mut self, mailbox: &Mailbox, now: Instant) -> bool {
-        let Self { pipeline, tables, exits, .. } = self;
+        let Self { pipeline, tables, exits, express, .. } = self;
         let mut any = false;
         while let Some(mut letter) = mailbox.open_undecided() {
             any = true;
@@ -377,6 +403,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             exits.counters.make_room(letter.port);
             let decision = pipeline.process(tables, now, letter.port, &mut letter.frame);
             exits.carry_out(tables, letter.port, &decision, &letter.frame);
+            if let Some(express) = express {
+                express.repeat(tables, pipeline, now, letter.port, &decision, &letter.frame);
+            }
             mailbox.give_back(letter);
         }
         if any {
@@ -418,6 +447,13 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         }
     }
 
+    /// Has nothing be repeated any more of sessions that have ended.
+    fn drop_left(&mut self) {
+        if let (Some(express), Some(nat)) = (&mut self.express, &mut self.pipeline.router.nat) {
+            express.drop_left(nat);
+        }
+    }
+
     /// Sends what others handed over and learns what they tell; says whether there was any.
     fn read_mail(&mut self, now: Instant) -> bool {
         if self.exits.mail.len() < 2 {
@@ -447,8 +483,12 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         if let Some(bell) = self.bell.as_ref().filter(|_| !self.pipeline.router.wanted.is_empty()) {
             bell.ring();
         }
+        if let Some(express) = &mut self.express {
+            express.tick(now, self.pipeline.router.nat.as_deref_mut());
+        }
         if let Some(nat) = &mut self.pipeline.router.nat {
             nat.expire(now);
+            self.drop_left();
             self.send_released(now);
         }
         if let Some(events) = &self.events {
@@ -456,9 +496,6 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
                 // Control does not keep up, and has more than enough to tell of already.
                 let _ = events.push(event);
             }
-        }
-        if let Some(express) = &mut self.express {
-            express.tick();
         }
         self.exits.tick();
         self.inlets.iter_mut().for_each(|inlet| inlet.receive.tick());

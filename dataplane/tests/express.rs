@@ -11,73 +11,17 @@
 
 mod rig;
 
-use std::time::Duration;
-
-use rig::*;
-use vxlane_dataplane::{
-    attach::{
-        AttachMode, Role, Steer,
-        express::{Express, ExpressError},
-    },
-    ids::PortId,
-    port::{
-        Receive, Transmit,
-        xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
-    },
+use etherparse::PacketBuilder;
+use rig::{
+    lane::{Lane, tagged},
+    *,
 };
-
-/// The lane in `near`, with the test as its worker.
-struct Lane {
-    express: Express,
-    rx: XdpReceive,
-    tx: XdpTransmit,
-    steer: Steer,
-}
-
-impl Lane {
-    fn new(rig: &Rig) -> Self {
-        rig.near.ip("link add punt type veth peer name ring");
-        for end in ["punt", "ring"] {
-            rig.near.ip(&format!("link set {end} arp off up"));
-        }
-        rig.near.inside(|| {
-            let mut express = Express::load().expect("load");
-            express.set_up(NEAR_IP.into(), 4789, "punt", None).expect("set up");
-            let mut steer = Steer::load().expect("load");
-            let attached = steer.attach("ring", Role::Lane, AttachMode::Native, 1).expect("attach");
-            let config = Config { bind: BindMode::Copy, ..Config::new("ring", 0) };
-            let (rx, tx) = XdpSocket::open(&config).expect("open");
-            steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");
-            Self { express, rx, tx, steer }
-        })
-    }
-
-    fn attach(&mut self, rig: &Rig, role: Role, port: u16) {
-        rig.near.inside(|| self.express.attach(VETH, role, PortId(port))).expect("attach");
-    }
-
-    /// The next frame for a worker, or `None` after a second of none.
-    fn next(&mut self) -> Option<Vec<u8>> {
-        for _ in 0..200 {
-            if self.rx.take() > 0 {
-                let frame = self.rx.frame(0).to_vec();
-                self.rx.release();
-                return Some(frame);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        None
-    }
-
-    fn send(&mut self, frame: &[u8]) {
-        self.tx.put(&[], frame).expect("put");
-        self.tx.submit();
-    }
-}
-
-fn tagged(frame: &[u8], port: u16) -> Vec<u8> {
-    [&frame[..12], &[0x81, 0], &port.to_be_bytes(), &frame[12..]].concat()
-}
+use vxlane_abi::express::{Encap, FlowKey, KIND_SEND, Way};
+use vxlane_dataplane::{
+    attach::{Role, express::ExpressError},
+    ids::{NetworkId, PortId},
+    link::Link,
+};
 
 #[test]
 fn a_frame_without_a_flow_reaches_the_worker_with_the_tag_of_its_port_and_the_answer_comes_back() {
@@ -152,8 +96,8 @@ fn what_no_worker_is_there_for_is_dropped_and_never_the_hosts() {
     let mut far = rig.far.packets(VETH);
     far.send(&frame(1, 60));
     assert!(lane.next().is_some());
-    let Lane { mut express, rx, tx, steer } = lane;
-    drop((rx, tx));
+    drop(lane.take_halves());
+    let Lane { mut express, steer, .. } = lane;
     let mut host = rig.near.packets("ring");
     let before = steer.counters().unwrap().no_worker;
     // The kernel takes a moment to let go of a socket, and drops what comes for it meanwhile.
@@ -165,4 +109,49 @@ fn what_no_worker_is_there_for_is_dropped_and_never_the_hosts() {
     let counters = steer.counters().unwrap();
     assert_eq!((counters.passed(), express.counters().unwrap().no_exit), (0, 0));
     express.detach(PortId(1)).unwrap();
+}
+
+#[test]
+fn a_flow_ends_with_the_epoch_of_its_own_network_and_of_no_other() {
+    let rig = Rig::new();
+    let mut lane = Lane::new(&rig);
+    lane.attach(&rig, Role::Access, 1);
+    let (mut flows, epochs) = (lane.express.flows().unwrap(), lane.express.epochs());
+    let ifindex = rig.near.inside(|| Link::get(VETH)).unwrap().index;
+    let networks = [0, 1, 2, u16::MAX].map(NetworkId);
+    let address = |network: NetworkId| [10, 50, network.0.to_be_bytes()[0], network.0.to_be_bytes()[1]];
+    for network in networks {
+        let mut key = FlowKey { ifindex, destination: NEAR_MAC, source: FAR_MAC, address: [0; 16] };
+        key.address[..4].copy_from_slice(&address(network));
+        let (number, epoch, never) = (network.0.into(), epochs.of(network), u64::MAX);
+        let way = Way {
+            expires: never,
+            confirm: never,
+            epoch,
+            ages: never,
+            network: number,
+            ifindex,
+            longest: 1514,
+            kind: KIND_SEND,
+            worker: 0,
+            from: 1,
+            to: 1,
+        };
+        flows.put_flow(&key, &Encap { way, ip_sum: 0, headers: [0; 50], reserved: [0; 2] }).unwrap();
+    }
+    let mut far = rig.far.packets(VETH);
+    for ended in 0..=networks.len() {
+        for network in networks {
+            let mut packet = Vec::new();
+            PacketBuilder::ipv4(address(network), [10, 60, 0, 1], 64).udp(1, 2).write(&mut packet, b"flow").unwrap();
+            far.send(&[&NEAR_MAC[..], &FAR_MAC, &[8, 0], &packet].concat());
+        }
+        let expected = |round: u64| (0..=round).fold((0, 0), |(hits, stale), ended| (hits + 4 - ended, stale + ended));
+        let counted = || {
+            let counters = lane.express.counters().unwrap();
+            (counters.hits, counters.stale)
+        };
+        eventually("the frames of networks that have not ended hit", || counted() == expected(ended as u64));
+        networks.get(ended).inspect(|&&network| epochs.end(network));
+    }
 }

@@ -1,4 +1,4 @@
-//! What the steering program takes of an uplink's traffic once ports are lent, and what not.
+//! What the programs on an uplink take of its traffic once ports are lent, and what not.
 //!
 //! Needs root.
 
@@ -14,7 +14,10 @@ mod rig;
 use std::sync::atomic::Ordering;
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, PacketBuilder};
-use rig::*;
+use rig::{
+    lane::{Lane, tagged},
+    *,
+};
 use vxlane_dataplane::{
     attach::{AttachMode, Role, Steer},
     nat::{Board, Protocol},
@@ -27,29 +30,67 @@ use vxlane_dataplane::{
 
 const SERVER: [u8; 4] = [198, 51, 100, 7];
 
+/// One of the two programs that can be on an uplink, and its ring.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Program {
+    Steer { steer: Steer, rx: XdpReceive, _tx: XdpTransmit },
+    Express(Lane),
+}
+
 struct Steered {
     rig: Rig,
-    steer: Steer,
-    rx: XdpReceive,
-    _tx: XdpTransmit,
+    program: Program,
 }
 
 impl Steered {
-    fn new() -> Self {
+    fn by_steer() -> Self {
         let rig = Rig::new();
-        let (steer, rx, tx) = rig.near.inside(|| {
+        let program = rig.near.inside(|| {
             let mut steer = Steer::load().expect("load");
             steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), None, 4789), None).expect("vtep");
             let attached = steer.attach(VETH, Role::Uplink, AttachMode::Auto, 1).expect("attach");
             let (rx, tx) = XdpSocket::open(&Config { bind: BindMode::Copy, ..Config::new(VETH, 0) }).expect("open");
             steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");
-            (steer, rx, tx)
+            Program::Steer { steer, rx, _tx: tx }
         });
-        Self { rig, steer, rx, _tx: tx }
+        Self { rig, program }
+    }
+
+    fn by_express() -> Self {
+        let rig = Rig::new();
+        let mut lane = Lane::new(&rig);
+        lane.attach(&rig, Role::Uplink, 0);
+        Self { rig, program: Program::Express(lane) }
+    }
+
+    /// Both, one after the other: they take the same.
+    fn each() -> impl Iterator<Item = Self> {
+        [Self::by_steer, Self::by_express].into_iter().map(|new| new())
+    }
+
+    fn board(&self) -> Board {
+        match &self.program {
+            Program::Steer { steer, .. } => steer.board(),
+            Program::Express(lane) => lane.express.board(),
+        }
     }
 
     fn lend(&self, protocol: Protocol, port: u16) {
-        post(&self.steer.board(), protocol, port, true);
+        post(&self.board(), protocol, port, true);
+    }
+
+    /// Frames that the program has sent to the ring, and those that it has passed to the host.
+    fn counts(&self) -> (u64, u64) {
+        match &self.program {
+            Program::Steer { steer, .. } => {
+                let counters = steer.counters().unwrap();
+                (counters.redirected, counters.passed())
+            }
+            Program::Express(lane) => {
+                let counters = lane.express.counters().unwrap();
+                (counters.misses, counters.passed)
+            }
+        }
     }
 
     /// Sends IPv4 packets from outside and says which of them came to the ring. The program has
@@ -59,26 +100,29 @@ impl Steered {
         packets
             .iter()
             .map(|packet| {
-                let before = self.steer.counters().unwrap();
+                let before = self.counts();
                 let frame = [&NEAR_MAC[..], &FAR_MAC, &[8, 0], packet].concat();
                 far.send(&frame);
-                let seen = || self.steer.counters().unwrap();
-                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-                while seen().redirected + seen().passed() == before.redirected + before.passed() {
-                    assert!(std::time::Instant::now() < deadline, "the program never saw the packet");
-                    std::thread::yield_now();
-                }
-                let redirected = seen().redirected > before.redirected;
+                eventually("the program sees the packet", || self.counts() != before);
+                let redirected = self.counts().0 > before.0;
                 if redirected {
-                    while self.rx.take() == 0 {
-                        assert!(std::time::Instant::now() < deadline, "redirected, but not on the ring");
-                    }
-                    assert_eq!(self.rx.frame(0), frame, "byte for byte");
-                    self.rx.release();
+                    self.expect(&frame);
                 }
                 redirected
             })
             .collect()
+    }
+
+    /// Wants `frame` on the ring, byte for byte.
+    fn expect(&mut self, frame: &[u8]) {
+        match &mut self.program {
+            Program::Steer { rx, .. } => {
+                eventually("the packet is on the ring", || rx.take() > 0);
+                assert_eq!(rx.frame(0), frame);
+                rx.release();
+            }
+            Program::Express(lane) => assert_eq!(lane.next(), Some(tagged(frame, 0))),
+        }
     }
 }
 
@@ -148,62 +192,67 @@ fn fragments(packet: &[u8], size: usize, identification: u16) -> Vec<Vec<u8>> {
 
 #[test]
 fn only_what_is_for_a_lent_port_of_our_address_comes_to_the_ring() {
-    let mut steered = Steered::new();
-    steered.lend(Protocol::Udp, 20_001);
-    steered.lend(Protocol::Tcp, 20_002);
-    let taken = steered.taken(&[
-        udp(NEAR_IP, 20_001, b"answer"),
-        tcp(NEAR_IP, 20_002),
-        udp(NEAR_IP, 20_002, b"a TCP port"),
-        tcp(NEAR_IP, 20_001),
-        udp(NEAR_IP, 20_000, b"its neighbour"),
-        tcp(NEAR_IP, 22),
-        udp([10, 9, 0, 99], 20_001, b"another address"),
-    ]);
-    assert_eq!(taken, [true, true, false, false, false, false, false]);
-    post(&steered.steer.board(), Protocol::Udp, 20_001, false);
-    assert_eq!(steered.taken(&[udp(NEAR_IP, 20_001, b"late")]), [false], "given back");
+    for mut steered in Steered::each() {
+        steered.lend(Protocol::Udp, 20_001);
+        steered.lend(Protocol::Tcp, 20_002);
+        let taken = steered.taken(&[
+            udp(NEAR_IP, 20_001, b"answer"),
+            tcp(NEAR_IP, 20_002),
+            udp(NEAR_IP, 20_002, b"a TCP port"),
+            tcp(NEAR_IP, 20_001),
+            udp(NEAR_IP, 20_000, b"its neighbour"),
+            tcp(NEAR_IP, 22),
+            udp([10, 9, 0, 99], 20_001, b"another address"),
+        ]);
+        assert_eq!(taken, [true, true, false, false, false, false, false]);
+        post(&steered.board(), Protocol::Udp, 20_001, false);
+        assert_eq!(steered.taken(&[udp(NEAR_IP, 20_001, b"late")]), [false], "given back");
+    }
 }
 
 #[test]
 fn of_icmp_replies_to_our_queries_and_errors_about_our_packets_come_to_the_ring() {
-    let mut steered = Steered::new();
-    steered.lend(Protocol::Icmp, 7);
-    steered.lend(Protocol::Udp, 20_001);
-    steered.lend(Protocol::Tcp, 20_002);
-    let [tcp, udp, icmp] = [(Protocol::Tcp, 20_002), (Protocol::Udp, 20_001), (Protocol::Icmp, 7)]
-        .map(|(protocol, port)| ours(protocol, port));
-    let with_options = {
-        let mut quoted = udp.clone();
-        quoted[0] = 0x46;
-        quoted.splice(20..20, [1, 1, 1, 1]);
-        error(3, &quoted)
-    };
-    let taken = steered.taken(&[
-        echo_reply(7),
-        error(3, &tcp),
-        error(11, &udp),
-        error(12, &icmp),
-        with_options,
-        error(3, &udp[..28]),
-        echo_reply(8),
-        echo(7),
-        error(3, &ours(Protocol::Udp, 20_000)),
-        error(5, &udp),
-        error(3, &udp[..21]),
-    ]);
-    assert_eq!(taken, [true, true, true, true, true, true, false, false, false, false, false]);
+    for mut steered in Steered::each() {
+        steered.lend(Protocol::Icmp, 7);
+        steered.lend(Protocol::Udp, 20_001);
+        steered.lend(Protocol::Tcp, 20_002);
+        let [tcp, udp, icmp] = [(Protocol::Tcp, 20_002), (Protocol::Udp, 20_001), (Protocol::Icmp, 7)]
+            .map(|(protocol, port)| ours(protocol, port));
+        let with_options = {
+            let mut quoted = udp.clone();
+            quoted[0] = 0x46;
+            quoted.splice(20..20, [1, 1, 1, 1]);
+            error(3, &quoted)
+        };
+        let taken = steered.taken(&[
+            echo_reply(7),
+            error(3, &tcp),
+            error(11, &udp),
+            error(12, &icmp),
+            with_options,
+            error(3, &udp[..28]),
+            echo_reply(8),
+            echo(7),
+            error(3, &ours(Protocol::Udp, 20_000)),
+            error(5, &udp),
+            error(3, &udp[..21]),
+        ]);
+        assert_eq!(taken, [true, true, true, true, true, true, false, false, false, false, false]);
+    }
 }
 
 #[test]
 fn fragments_follow_the_first_of_their_datagram() {
-    let mut steered = Steered::new();
-    steered.lend(Protocol::Udp, 20_001);
-    let lent = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 1);
-    assert_eq!(steered.taken(&lent), [true; 3]);
-    let of_the_host = fragments(&udp(NEAR_IP, 53, &[9; 1000]), 400, 2);
-    assert_eq!(steered.taken(&of_the_host), [false; 3]);
-    assert_eq!(steered.steer.counters().unwrap().fragment, 3);
-    let other = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 3);
-    assert_eq!(steered.taken(&other[1..]), [false; 2], "whose first fragment nobody saw");
+    for mut steered in Steered::each() {
+        steered.lend(Protocol::Udp, 20_001);
+        let lent = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 1);
+        assert_eq!(steered.taken(&lent), [true; 3]);
+        let of_the_host = fragments(&udp(NEAR_IP, 53, &[9; 1000]), 400, 2);
+        assert_eq!(steered.taken(&of_the_host), [false; 3]);
+        if let Program::Steer { steer, .. } = &steered.program {
+            assert_eq!(steer.counters().unwrap().fragment, 3);
+        }
+        let other = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 3);
+        assert_eq!(steered.taken(&other[1..]), [false; 2], "whose first fragment nobody saw");
+    }
 }

@@ -16,11 +16,12 @@ use vxlane_dataplane::{
     express::{self, Leg},
     ids::{NetworkId, PortId},
     link::Link,
+    nat::Board,
     tables::Tables,
 };
 
 use super::{
-    Daemon, Look, StartError, nat,
+    Daemon, Look, StartError,
     ports::{Mode, OpenPort},
     resume::Queues,
 };
@@ -125,7 +126,9 @@ impl Daemon {
         let most = share(self.plan.workers);
         for worker in self.engine.workers() {
             // Made here, not in the worker, which has packets to see to.
-            let share = express::Express::new(worker, express.flows().map_err(lane_failed)?, express.epochs(), most);
+            let (flows, epochs) = (express.flows().map_err(lane_failed)?, express.epochs());
+            let uses = express.uses().share(worker.0.into(), self.lane_queues());
+            let share = express::Express::new(worker, flows, epochs, uses, most);
             self.engine.ask(worker, move |worker| worker.use_express(share))?;
         }
         self.lane = Some(Lane { express, ring, punt, kept: HashMap::new(), kept_exit: None });
@@ -374,6 +377,15 @@ impl Daemon {
         self.keep_no_longer(kept.as_slice());
     }
 
+    /// Where ports that are lent are posted: where the program on the uplink looks for them.
+    pub(super) fn board(&self) -> Board {
+        let uplink = self.ports.iter().find(|port| port.role == Role::Uplink);
+        match &self.lane {
+            Some(lane) if uplink.is_some_and(|uplink| matches!(uplink.mode, Mode::Express(_))) => lane.express.board(),
+            _ => self.steer.board(),
+        }
+    }
+
     /// Has nothing be repeated any more that `before` allowed and `now` may not. Every worker has
     /// the tables of `now`.
     pub(super) fn end_epochs(&self, before: &Tables, now: &Tables) {
@@ -381,7 +393,19 @@ impl Daemon {
         let ended: Vec<NetworkId> = before.changed(now).collect();
         let epochs = lane.express.epochs();
         ended.iter().for_each(|&network| epochs.end(network));
-        if !ended.is_empty() {
+        let outside = before.outside() != now.outside();
+        if outside {
+            epochs.end_outside();
+        }
+        // Of what is not published any more workers have ended the sessions.
+        if outside || !ended.is_empty() || before.publishes() != now.publishes() {
+            self.settle();
+        }
+    }
+
+    /// Returns when no program goes on with what was taken out of the maps before.
+    pub(super) fn settle(&self) {
+        if let Some(lane) = &self.lane {
             lane.express.settle();
         }
     }
@@ -411,8 +435,6 @@ fn reason_against(plan: &Plan, uplink: &Link) -> Option<&'static str> {
         Some("the uplink's XDP mode was chosen")
     } else if is_over_v6(plan) {
         Some("the underlay is IPv6, at least to some peers, which this lane does not know yet")
-    } else if nat::is_wanted(plan) {
-        Some("a network has a way out, which this lane does not know yet")
     } else {
         None
     }

@@ -142,9 +142,6 @@ pub enum StartError {
     /// The express lane could not be had.
     #[error(transparent)]
     Lane(Box<LaneError>),
-    /// What answers from outside would not find the workers.
-    #[error("dataplane.express = \"auto\": the express lane knows no way out yet; start with it \"off\"")]
-    NoWayOut,
     /// What comes from those peers would not find the workers.
     #[error("dataplane.express = \"auto\": the express lane knows no IPv6 underlay yet; start with it \"off\"")]
     NoV6Underlay,

@@ -1,6 +1,6 @@
 //! The way out of the overlay: made when the first network wants one, kept true, told of.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, thread, time::Instant};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, thread, time::Instant};
 
 use vxlane_dataplane::{
     engine::WorkerGone,
@@ -55,7 +55,7 @@ pub enum NatError {
 }
 
 /// Whether some network of `plan` has a way out.
-pub(super) fn is_wanted(plan: &Plan) -> bool {
+fn is_wanted(plan: &Plan) -> bool {
     plan.networks.iter().any(|network| network.nat == NatChoice::Masquerade)
 }
 
@@ -88,9 +88,6 @@ impl Daemon {
     }
 
     fn open_way_out(&mut self) -> Result<(), StartError> {
-        if self.lane.is_some() {
-            return Err(StartError::NoWayOut);
-        }
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
         let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
         let vxlan = self.plan.local.port;
@@ -104,11 +101,12 @@ impl Daemon {
         config.ports = ports.clone();
         let workers: Vec<WorkerId> = self.engine.workers().collect();
         let count = u16::try_from(workers.len()).unwrap_or(u16::MAX);
+        let board = self.board();
         for worker in workers {
             // Made here, not in the worker, which has packets to see to.
-            let mut nat = Nat::new(config.clone(), worker, count, self.steer.board());
+            let mut nat = Nat::new(config.clone(), worker, count, Arc::clone(&board));
             nat.avoid(avoided(&in_use));
-            self.engine.ask(worker, move |worker| worker.pipeline.router.nat = Some(Box::new(nat)))?;
+            drop(self.engine.ask(worker, move |worker| worker.use_nat(Some(Box::new(nat))))?);
         }
         tracing::info!(%ports, in_use = in_use.len(), "there is a way out");
         self.way_out = Some(WayOut { ports, in_use, ways, routers, kept: Instant::now() });
@@ -131,7 +129,7 @@ impl Daemon {
     fn close_way_out(&mut self) -> Result<(), StartError> {
         for worker in self.engine.workers() {
             // Dropped here, for the same reason.
-            drop(self.engine.ask(worker, |worker| worker.pipeline.router.nat.take())?);
+            drop(self.engine.ask(worker, |worker| worker.use_nat(None))?);
         }
         self.way_out = None;
         Ok(())
@@ -164,8 +162,7 @@ impl Daemon {
         let mut answers = Vec::new();
         for worker in self.engine.workers() {
             let errand = errand.clone();
-            let answer =
-                self.engine.ask(worker, move |worker| worker.pipeline.router.nat.as_deref_mut().map(errand))?;
+            let answer = self.engine.ask(worker, move |worker| worker.with_nat(errand))?;
             answers.extend(answer.map(|answer| (worker, answer)));
         }
         Ok(answers)
@@ -204,7 +201,9 @@ impl Daemon {
         let stays = move |session: &SessionView| {
             only.is_some_and(|only| session.network != only) || address.is_some_and(|of| session.inside.0 != of)
         };
-        Ok(self.with_nat(move |nat| nat.retain(stays))?.into_iter().map(|(_, ended)| ended).sum())
+        let ended = self.with_nat(move |nat| nat.retain(stays))?.into_iter().map(|(_, ended)| ended).sum();
+        self.settle();
+        Ok(ended)
     }
 
     fn named(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
@@ -235,9 +234,9 @@ impl Daemon {
         let mut from = Some(0);
         while let Some(start) = from {
             let now = self.engine.now();
-            let page = self.engine.ask(worker, move |worker| {
-                worker.pipeline.router.nat.as_ref().map(|nat| nat.page(now, start, PAGE)).unwrap_or_default()
-            })?;
+            let page = self
+                .engine
+                .ask(worker, move |worker| worker.with_nat(|nat| nat.page(now, start, PAGE)).unwrap_or_default())?;
             from = if take(page.0) { page.1 } else { None };
         }
         Ok(())

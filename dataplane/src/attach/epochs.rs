@@ -5,45 +5,41 @@
 use std::{
     fmt, io,
     os::fd::BorrowedFd,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::mapped::Mapped;
 use crate::ids::NetworkId;
-use vxlane_abi::express::MAX_NETWORKS;
+use vxlane_abi::express::OUTSIDE;
 
 /// Says up to when flows of each network are good: those of its epoch are.
 pub struct Epochs {
-    /// By network, of which there are as many as a [`NetworkId`] has values.
-    numbers: Box<dyn AsRef<[AtomicU32]> + Send + Sync>,
+    /// By network, and one for what lies outside of all networks.
+    numbers: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     /// When a worker was last there: the only value.
     beat: Box<dyn AsRef<[AtomicU64]> + Send + Sync>,
     /// Epochs that have ended, over all networks.
     ended: AtomicU64,
 }
 
-const COUNT: usize = MAX_NETWORKS as usize;
+const LAST: usize = OUTSIDE as usize;
 
 impl Epochs {
     /// Epochs that no program looks at.
     pub fn unshared() -> Self {
-        let numbers: Box<[AtomicU32]> = (0..COUNT).map(|_| AtomicU32::new(0)).collect();
+        let numbers: Vec<AtomicU64> = (0..=LAST).map(|_| AtomicU64::new(0)).collect();
         let beat: Box<[AtomicU64]> = [AtomicU64::new(0)].into();
         Self { numbers: Box::new(numbers), beat: Box::new(beat), ended: AtomicU64::new(0) }
     }
 
-    /// The epochs in the array map `numbers`, which has [`MAX_NETWORKS`], and the time in `beat`,
+    /// The epochs in the array map `numbers`, which has [`OUTSIDE`] + 1, and the time in `beat`,
     /// which has one; both can be mapped.
     ///
     /// # Errors
     /// What the kernel answered to `mmap`.
     pub(super) fn of_maps(numbers: BorrowedFd<'_>, beat: BorrowedFd<'_>) -> io::Result<Self> {
-        let (numbers, beat) = (Mapped::map(numbers, COUNT)?, Mapped::map(beat, 1)?);
+        let (numbers, beat) = (Mapped::<AtomicU64>::map(numbers, LAST + 1)?, Mapped::<AtomicU64>::map(beat, 1)?);
         Ok(Self { numbers: Box::new(numbers), beat: Box::new(beat), ended: AtomicU64::new(0) })
-    }
-
-    fn number(&self, network: NetworkId) -> &AtomicU32 {
-        &(*self.numbers).as_ref()[network.index()]
     }
 
     /// Has the programs know that a worker was there at `time`, by the clock of flows.
@@ -52,10 +48,25 @@ impl Epochs {
         (*self.beat).as_ref()[0].store(time, Ordering::Relaxed);
     }
 
+    fn number(&self, place: usize) -> &AtomicU64 {
+        &(*self.numbers).as_ref()[place]
+    }
+
     /// The epoch of `network`.
     pub fn of(&self, network: NetworkId) -> u32 {
+        self.at(network.index())
+    }
+
+    /// The epoch of what lies outside of all networks: routes, their next hops, and those hops'
+    /// addresses.
+    pub fn of_outside(&self) -> u32 {
+        self.at(LAST)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "flows are long gone when 2^32 epochs have ended")]
+    fn at(&self, place: usize) -> u32 {
         // Acquire, with the release in `end`: whoever sees the new epoch sees that one has ended.
-        self.number(network).load(Ordering::Acquire)
+        self.number(place).load(Ordering::Acquire) as u32
     }
 
     /// How many epochs have ended. A decision is of the epoch that [`of`](Self::of) tells
@@ -67,8 +78,17 @@ impl Epochs {
     /// Ends the epoch of `network`: flows that were decided up to now are no longer good. Workers
     /// must have been told before of what changed.
     pub fn end(&self, network: NetworkId) {
+        self.end_at(network.index());
+    }
+
+    /// Ends the epoch of what lies outside, likewise.
+    pub fn end_outside(&self) {
+        self.end_at(LAST);
+    }
+
+    fn end_at(&self, place: usize) {
         self.ended.fetch_add(1, Ordering::AcqRel);
-        self.number(network).fetch_add(1, Ordering::AcqRel);
+        self.number(place).fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -97,7 +117,8 @@ mod tests {
         let before = epochs.ended();
         epochs.end(NetworkId(u16::MAX));
         epochs.end(NetworkId(u16::MAX));
-        assert_eq!((epochs.of(NetworkId(u16::MAX)), epochs.of(NetworkId(0))), (2, 0));
-        assert_eq!(epochs.ended(), before + 2);
+        epochs.end_outside();
+        assert_eq!((epochs.of(NetworkId(u16::MAX)), epochs.of(NetworkId(0)), epochs.of_outside()), (2, 0, 1));
+        assert_eq!(epochs.ended(), before + 3);
     }
 }

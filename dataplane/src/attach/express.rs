@@ -11,7 +11,7 @@ use std::{
     net::Ipv4Addr,
     ops::AddAssign,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use aya::{
@@ -20,20 +20,23 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType, tc::qdisc_detach_program},
 };
 use vxlane_abi::{
-    VtepAddress,
+    LEASE_WORDS, VtepAddress,
     express::{self as abi, Event, maps},
+    maps::LEASES,
 };
 
-pub use super::epochs::Epochs;
 use super::{
     Role,
+    mapped::Mapped,
     tc::{self, Means, Placed},
 };
+pub use super::{epochs::Epochs, uses::Uses};
 use crate::{
     express::{Flows, FlowsError, Leg},
     ids::PortId,
     link::{Link, LinkError, ethtool::Ethtool},
     memlock,
+    nat::Board,
 };
 pub use kept::KeptLeg;
 pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, TunnelKey, Way};
@@ -101,7 +104,7 @@ pub struct ExpressCounters {
     pub confirms: u64,
     /// To a worker: the flow was no longer good.
     pub stale: u64,
-    /// On the uplink, not VXLAN to our VTEP: left to the host.
+    /// On the uplink, neither VXLAN to our VTEP nor to a lent port: left to the host.
     pub passed: u64,
     /// From workers.
     pub sent: u64,
@@ -147,7 +150,10 @@ pub struct Express {
     tunnels: BpfMap<MapData, abi::TunnelKey, abi::Way>,
     flow_map: OwnedFd,
     tunnel_map: OwnedFd,
+    session_map: OwnedFd,
+    uses: Uses,
     epochs: Arc<Epochs>,
+    board: Board,
     object: Ebpf,
 }
 
@@ -165,7 +171,14 @@ impl Express {
         }
         let (epochs, beat) = (descriptor(&object, maps::EPOCHS)?, descriptor(&object, maps::BEAT)?);
         let epochs = Epochs::of_maps(epochs.as_fd(), beat.as_fd()).map_err(step("mapping the epochs"))?;
+        let leases = descriptor(&object, LEASES)?;
+        let leases = Mapped::<AtomicU64>::map(leases.as_fd(), LEASE_WORDS as usize);
+        let leases = leases.map_err(step("mapping the lent ports"))?;
+        let uses = descriptor(&object, maps::USES)?;
+        let uses = Uses::of_map(uses.as_fd()).map_err(step("mapping what is noted of sessions"))?;
         Ok(Self {
+            session_map: descriptor(&object, maps::SESSIONS)?,
+            uses,
             flow_map: descriptor(&object, maps::FLOWS)?,
             tunnel_map: descriptor(&object, maps::TUNNELS)?,
             attached: HashMap::new(),
@@ -184,6 +197,7 @@ impl Express {
             flows: take(&mut object, maps::FLOWS)?,
             tunnels: take(&mut object, maps::TUNNELS)?,
             epochs: Arc::new(epochs),
+            board: Arc::new(leases),
             object,
         })
     }
@@ -310,6 +324,17 @@ impl Express {
         Arc::clone(&self.epochs)
     }
 
+    /// Where programs note the use of sessions.
+    pub fn uses(&self) -> Uses {
+        self.uses.clone()
+    }
+
+    /// Where address translation posts the ports that it lends at the address of the VTEP: what is
+    /// for these is ours, too.
+    pub fn board(&self) -> Board {
+        Arc::clone(&self.board)
+    }
+
     /// Returns when no program is at work any more with what it looked up before the call.
     pub fn settle(&self) {
         super::epochs::await_programs();
@@ -323,6 +348,7 @@ impl Express {
         Ok(Box::new(FlowMaps {
             flows: another(&self.flow_map, maps::FLOWS)?,
             tunnels: another(&self.tunnel_map, maps::TUNNELS)?,
+            sessions: another(&self.session_map, maps::SESSIONS)?,
         }))
     }
 
@@ -408,6 +434,7 @@ impl Express {
 struct FlowMaps {
     flows: BpfMap<MapData, abi::FlowKey, abi::Encap>,
     tunnels: BpfMap<MapData, abi::TunnelKey, abi::Way>,
+    sessions: BpfMap<MapData, abi::SessionKey, abi::Rewrite>,
 }
 
 impl Flows for FlowMaps {
@@ -417,6 +444,10 @@ impl Flows for FlowMaps {
 
     fn put_tunnel(&mut self, key: &abi::TunnelKey, way: &abi::Way) -> Result<(), FlowsError> {
         self.tunnels.insert(key, way, 0).map_err(|_| FlowsError)
+    }
+
+    fn put_session(&mut self, key: &abi::SessionKey, rewrite: &abi::Rewrite) -> Result<(), FlowsError> {
+        self.sessions.insert(key, rewrite, 0).map_err(|_| FlowsError)
     }
 
     fn remove_flow(&mut self, key: &abi::FlowKey, expires: u64) {
@@ -431,6 +462,11 @@ impl Flows for FlowMaps {
             // As above.
             let _ = self.tunnels.remove(key);
         }
+    }
+
+    fn remove_session(&mut self, key: &abi::SessionKey) {
+        // It may have expired, and been taken out already.
+        let _ = self.sessions.remove(key);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
     slice,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::AtomicU64,
 };
 
 /// A map, mapped. It lives on for as long as this does.
@@ -17,10 +17,9 @@ pub(super) struct Mapped<A> {
     count: usize,
 }
 
-/// What a map can be made of: any bits are a value, and any thread may use it.
+/// What a map can be made of: any bits are a value, any thread may use it, and it is a multiple of
+/// eight bytes long, which the kernel gives each value of an array at least.
 pub(super) trait Atomic: Send + Sync {}
-
-impl Atomic for AtomicU32 {}
 
 impl Atomic for AtomicU64 {}
 

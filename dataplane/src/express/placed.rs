@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use vxlane_abi::express::{FlowKey, TunnelKey, Way};
+use vxlane_abi::express::{FlowKey, SessionKey, TunnelKey, Way};
 
 use crate::ids::NetworkId;
 
-/// The key of a flow, in either of the maps.
+/// The key of a flow, in one of the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Flow(FlowKey),
     Tunnel(TunnelKey),
+    Session(SessionKey),
 }
 
 /// The flows that one worker has put into the maps.
@@ -107,13 +108,18 @@ impl Placed {
 
     /// Looks at a part of the flows, and forgets and tells of those that have ended at `time`, with
     /// when each was to expire.
-    pub(super) fn sweep(&mut self, time: u64, epoch: impl Fn(NetworkId) -> u32, mut tell: impl FnMut(&Key, u64)) {
+    pub(super) fn sweep(
+        &mut self,
+        time: u64,
+        epoch: impl Fn(&Key, NetworkId) -> u32,
+        mut tell: impl FnMut(&Key, u64),
+    ) {
         for _ in 0..self.entries.len().div_ceil(64) {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
             let Some(&Entry { key, network, epoch: of, expires, .. }) = self.entries.get(self.hand) else { return };
-            if time < expires && of == epoch(network) {
+            if time < expires && of == epoch(&key, network) {
                 self.hand += 1;
             } else {
                 // Another takes its place, and is looked at next.
@@ -184,7 +190,7 @@ mod tests {
         }
         let mut gone = Vec::new();
         for _ in 0..200 {
-            placed.sweep(15, |_| 1, |key, _| gone.push(*key));
+            placed.sweep(15, |_, _| 1, |key, _| gone.push(*key));
         }
         let stays: Vec<Key> = (0..90).filter(|number| number % 3 == 0 && number % 2 == 1).map(key).collect();
         assert_eq!((placed.len(), gone.len()), (stays.len(), 90 - stays.len()));

@@ -25,6 +25,10 @@ impl Flows for Maps {
         Ok(())
     }
 
+    fn put_session(&mut self, _: &SessionKey, _: &Rewrite) -> Result<(), FlowsError> {
+        Ok(())
+    }
+
     fn remove_flow(&mut self, _: &FlowKey, _: u64) {}
 
     fn remove_tunnel(&mut self, key: &TunnelKey, expires: u64) {
@@ -33,6 +37,8 @@ impl Flows for Maps {
             maps.remove(key);
         }
     }
+
+    fn remove_session(&mut self, _: &SessionKey) {}
 }
 
 const KEY: TunnelKey = TunnelKey { vni: [1, 2, 3, 0], vtep: [192, 0, 2, 2], destination: [2; 6], source: [4; 6] };

@@ -22,6 +22,7 @@ mod index;
 mod mappings;
 mod odd;
 mod packet;
+mod passage;
 mod ports;
 mod publish;
 mod recall;
@@ -42,13 +43,15 @@ use index::{Hash, Hasher};
 use mappings::{Inside, Mappings};
 use odd::datagram;
 use packet::{Flow, Kind, Packet};
+pub use passage::Passage;
+use passage::Watch;
 pub use ports::{BadPorts, BlindBoard, Board, Ports, Protocol, owner};
 use ports::{Leases, OutsideId};
 pub use publish::Publish;
 use publish::Published;
 use rewrite::Side;
-pub use sessions::Traffic;
-use sessions::{Key, SessionId, Sessions};
+use sessions::{Key, Sessions};
+pub use sessions::{SessionId, Traffic};
 use timeouts::Lifetimes;
 pub use timeouts::{State, Timeouts};
 pub use view::{NatReport, SessionView, Share};
@@ -114,6 +117,7 @@ pub struct Nat {
     called: Option<Counts>,
     fragments: Fragments,
     published: Published,
+    watch: Watch,
     /// Sessions that ever began.
     begun: u64,
     /// Sessions that could not begin, by network, in the order of [`FULL`].
@@ -143,6 +147,7 @@ impl Nat {
             // Workers start far apart, so that the identifications they give do not meet.
             fragments: Fragments::new(me.0.wrapping_mul(u16::MAX / workers.max(1))),
             published: Published::default(),
+            watch: Watch::default(),
             begun: 0,
             refused: vec![[0; FULL.len()]; usize::from(u16::MAX) + 1],
             config,
@@ -166,6 +171,7 @@ impl Nat {
     #[inline]
     pub fn translate(&mut self, now: Instant, from: Sender, packet: &mut [u8]) -> Result<(), DropReason> {
         let now = now.ticks();
+        self.watch.begin();
         let parsed = Packet::parse(packet)?;
         // A "land" packet, which some stacks answer for ever.
         if parsed.source == parsed.destination {
@@ -209,6 +215,7 @@ impl Nat {
         mtu_of: impl Fn(NetworkId) -> Option<u16>,
     ) -> Result<Restored, DropReason> {
         let now = now.ticks();
+        self.watch.begin();
         let packet = frame.get_mut(start..).ok_or(DropReason::NatInvalid)?;
         let parsed = Packet::parse(packet)?;
         let address = self.pool_index(parsed.destination).ok_or(DropReason::NatNoSession)?;
@@ -307,6 +314,7 @@ impl Nat {
         match self.sessions.find(key.hash(&self.hasher), key) {
             Some(session) if self.sessions.get(session).deadline > now => {
                 self.refresh(session, Way::Out, now, flow, packet.length);
+                self.watch.pass(session, Way::Out);
                 self.mappings.set_mac(id, from.mac);
                 Ok(id)
             }
@@ -332,6 +340,9 @@ impl Nat {
                 session.state = next;
                 session.deadline = self.lifetimes.deadline(next, now);
                 self.sessions.reschedule(id);
+                if !next.is_settled() {
+                    self.watch.leave(id, true);
+                }
                 return;
             }
             // A reset that comes again must not keep the session from ending.
@@ -435,6 +446,7 @@ impl Nat {
     /// Ends a session, and its mapping if it was the last.
     fn end(&mut self, id: SessionId) {
         let key = self.sessions.get(id).key;
+        self.watch.leave(id, false);
         self.sessions.remove(id, &self.hasher);
         if let Some(called) = &mut self.called {
             called.sub(caller(key), &self.hasher);
@@ -482,6 +494,7 @@ impl Nat {
         match self.sessions.find(key.hash(&self.hasher), key) {
             Some(session) if self.sessions.get(session).deadline > now => {
                 self.refresh(session, Way::In, now, flow, packet.length);
+                self.watch.pass(session, Way::In);
             }
             expired => self.answer(now, expired, inside, key, packet, flow)?,
         }

@@ -31,8 +31,8 @@ impl Key {
 }
 
 /// The number of a session while it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SessionId(pub(super) u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(pub(super) u32);
 
 impl SessionId {
     #[inline]
@@ -90,7 +90,12 @@ impl Traffic {
 
     #[inline]
     pub(super) fn count(&mut self, bytes: usize) {
-        *self = Self::new(self.packets() + 1, self.bytes() + bytes as u64);
+        self.add(1, bytes as u64);
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, packets: u64, bytes: u64) {
+        *self = Self::new(self.packets() + packets, self.bytes() + bytes);
     }
 }
 

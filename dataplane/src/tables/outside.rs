@@ -11,7 +11,7 @@ use ipnetwork::Ipv4Network;
 use crate::{ids::PortId, wire::MacAddr};
 
 /// The way to everybody who is in no network of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outside {
     /// The port that packets leave by.
     pub uplink: PortId,

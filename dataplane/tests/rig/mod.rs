@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "packet sockets, and a program that is not ours")]
 #![allow(dead_code, reason = "each test binary uses its own part of the rig")]
 
+pub(crate) mod lane;
+
 use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
@@ -62,6 +64,10 @@ impl Namespace {
         run("ip", &["netns", "add", &this.name]);
         this.ip("link set lo up");
         this
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Address and link up, and quiet: no IPv6, whose own traffic nobody asked for.
@@ -146,6 +152,18 @@ impl Packets {
     pub(crate) fn send(&mut self, frame: &[u8]) {
         let sent = self.0.write(frame).expect("send");
         assert_eq!(sent, frame.len());
+    }
+
+    /// A frame that begins with `head`, if one is there.
+    pub(crate) fn poll(&mut self, head: &[u8]) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 70_000];
+        loop {
+            let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+            let length = nix::sys::socket::recv(self.0.as_raw_fd(), &mut buffer, flags).ok()?;
+            if buffer[..length].starts_with(head) {
+                return Some(buffer[..length].to_vec());
+            }
+        }
     }
 
     /// The next frame that begins with `head`, or `None` after two seconds of none.

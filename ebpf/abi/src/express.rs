@@ -11,13 +11,20 @@ pub const UPLINK_PROGRAM: &str = "express_uplink";
 /// The program on the workers' end of the punt pair, for what workers send.
 pub const EXIT_PROGRAM: &str = "express_exit";
 
-/// Names of the maps, as the object exports them.
+/// Names of the maps, as the object exports them, beside [`LEASES`](crate::maps::LEASES) and
+/// [`DATAGRAMS`](crate::maps::DATAGRAMS).
 pub mod maps {
     /// `HashMap<FlowKey, Encap>`: frames of endpoints.
     pub const FLOWS: &str = "FLOWS";
     /// `HashMap<TunnelKey, Way>`: frames from other VTEPs.
     pub const TUNNELS: &str = "TUNNELS";
-    /// `Array<u32>` that can be mapped, by network: the epoch that its flows must be of.
+    /// `HashMap<SessionKey, Rewrite>`: packets of sessions of address translation.
+    pub const SESSIONS: &str = "SESSIONS";
+    /// `Array<Use>` that can be mapped, by [`Rewrite::place`](super::Rewrite::place).
+    pub const USES: &str = "USES";
+    /// `Array<u64>` that can be mapped, by network: the epoch that its flows must be of; the last,
+    /// [`OUTSIDE`](super::OUTSIDE), is that of what lies outside of all networks. The kernel gives
+    /// every value of an array eight bytes, so shorter ones would not lie side by side.
     pub const EPOCHS: &str = "EPOCHS";
     /// `HashMap<u32, u32>`: the tag of an interface, by its index.
     pub const TAGS: &str = "TAGS";
@@ -34,12 +41,16 @@ pub mod maps {
     pub const EVENTS: &str = "EVENTS";
 }
 
-/// How many flows of each of the two kinds there can be.
+/// How many flows of each kind there can be.
 pub const MAX_FLOWS: u32 = 32_768;
 /// Tags are port numbers, and these are below this.
 pub const MAX_TAGS: u32 = 4096;
 /// Networks have numbers below this.
 pub const MAX_NETWORKS: u32 = 65_536;
+
+/// The place in the map of epochs that stands for what lies outside: routes, their next hops, and
+/// those hops' addresses.
+pub const OUTSIDE: u32 = MAX_NETWORKS;
 
 /// Bytes of the outer headers over IPv4.
 pub const OVERHEAD: usize = 50;
@@ -75,6 +86,24 @@ pub struct TunnelKey {
 /// How long after the last [`maps::BEAT`] workers are still taken to be there, in nanoseconds.
 /// They beat ten times a second.
 pub const ABSENT: u64 = 2_000_000_000;
+
+/// Which packets belong to one session, on one of its two ways. The addresses are as on the wire.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    /// Where it comes in.
+    pub ifindex: u32,
+    /// To this MAC address: the gateway's. Zeros on the uplink.
+    pub destination: [u8; 6],
+    /// From this one: the endpoint's. Zeros on the uplink.
+    pub source: [u8; 6],
+    /// Source and destination IP address.
+    pub addresses: [u8; 8],
+    /// Source and destination port.
+    pub ports: [u8; 4],
+    /// TCP or UDP, as in an IP header.
+    pub protocol: u32,
+}
 
 /// The frame is sent by the interface.
 pub const KIND_SEND: u16 = 1;
@@ -128,6 +157,38 @@ pub struct Encap {
     pub reserved: [u8; 2],
 }
 
+/// A [`Way`], whose epoch is that of the network and [`OUTSIDE`]'s together, with what becomes of a
+/// packet: the source end of one from an endpoint is replaced, the
+/// destination end of one from outside.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Where to.
+    pub way: Way,
+    /// Where its use is noted.
+    pub place: u32,
+    /// Destination and source MAC address that the frame gets.
+    pub ethernet: [u8; 12],
+    /// The IP address that the end gets.
+    pub address: [u8; 4],
+    /// The port that it gets.
+    pub port: [u8; 2],
+    /// Zero. Keeps the value free of padding, so that every byte of it is defined.
+    pub reserved: [u8; 2],
+}
+
+/// What has become of a [`Rewrite`], as far as programs know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// When last, on the monotonic clock, in nanoseconds; 0 for never.
+    pub last: u64,
+    /// By how many packets, as they are on the wire.
+    pub packets: u64,
+    /// Their bytes, IP headers included.
+    pub bytes: u64,
+}
+
 /// Where frames from workers leave.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,7 +240,7 @@ pub enum Event {
     Confirm = 2,
     /// It went to a worker: its flow is of an earlier epoch, or has expired.
     Stale = 3,
-    /// On an uplink, not VXLAN to our VTEP: left to the host.
+    /// On an uplink, neither VXLAN to our VTEP nor to a lent port: left to the host.
     Passed = 4,
     /// From a worker, and sent on.
     Sent = 5,
@@ -238,7 +299,7 @@ mod user {
     //! What lets aya copy the keys and values of our maps.
     #![expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 
-    use super::{Encap, Exit, FlowKey, PortCounts, Setup, TunnelKey, Way};
+    use super::{Encap, Exit, FlowKey, PortCounts, Rewrite, SessionKey, Setup, TunnelKey, Way};
 
     // SAFETY: `repr(C)` of a `u32` and byte arrays, 32 bytes in all, a multiple of four: no
     // padding, every bit pattern is a value, no pointers.
@@ -247,6 +308,10 @@ mod user {
     // SAFETY: `repr(C)` of byte arrays: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for TunnelKey {}
 
+    // SAFETY: `repr(C)` of two `u32` and 24 bytes, 32 bytes in all, a multiple of four: no padding,
+    // every bit pattern is a value, no pointers.
+    unsafe impl aya::Pod for SessionKey {}
+
     // SAFETY: `repr(C)` of three `u64`, four `u32` and four `u16`, 48 bytes in all, a multiple of
     // eight: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Way {}
@@ -254,6 +319,10 @@ mod user {
     // SAFETY: `repr(C)` of a `Way`, a `u32` and 52 bytes, 104 bytes in all, a multiple of eight:
     // no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Encap {}
+
+    // SAFETY: `repr(C)` of a `Way`, a `u32` and 20 bytes, 72 bytes in all, a multiple of eight: no
+    // padding, every bit pattern is a value, no pointers.
+    unsafe impl aya::Pod for Rewrite {}
 
     // SAFETY: `repr(C)` of a `u32` and two `u16`: no padding, every bit pattern is a value, no
     // pointers.

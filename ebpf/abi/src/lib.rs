@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod express;
+pub mod uplink;
 
 /// The name of the steering program inside its object.
 pub const STEER_PROGRAM: &str = "steer";

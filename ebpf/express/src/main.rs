@@ -10,28 +10,40 @@ mod access;
 mod frame;
 mod leave;
 mod maps;
+mod session;
 mod uplink;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use leave::{PASS, punt};
 use maps::{EXITS, count, setup};
-use vxlane_abi::express::{Event, MAX_TAGS};
+use session::End;
+use vxlane_abi::{
+    express::{Event, MAX_TAGS},
+    uplink::Class,
+};
 
 /// Entry for every frame that an endpoint sends.
 #[classifier]
 pub fn express_access(ctx: TcContext) -> i32 {
-    access::forward(&ctx).unwrap_or_else(|event| punt(&ctx, event))
+    let forwarded = match access::forward(&ctx) {
+        Err(Event::Miss) => session::forward(&ctx, End::Source),
+        known => known,
+    };
+    forwarded.unwrap_or_else(|event| punt(&ctx, event))
 }
 
 /// Entry for every frame that comes in on the uplink.
 #[classifier]
 pub fn express_uplink(ctx: TcContext) -> i32 {
     let Some(setup) = setup() else { return PASS };
-    if !uplink::is_ours(&ctx, &setup.vtep) {
-        count(Event::Passed);
-        return PASS;
+    match uplink::class(&ctx, &setup.vtep) {
+        Class::Vxlan => uplink::deliver(&ctx).unwrap_or_else(|event| punt(&ctx, event)),
+        Class::Lent => session::forward(&ctx, End::Destination).unwrap_or_else(|event| punt(&ctx, event)),
+        Class::NotVxlan | Class::Fragment => {
+            count(Event::Passed);
+            PASS
+        }
     }
-    uplink::deliver(&ctx).unwrap_or_else(|event| punt(&ctx, event))
 }
 
 /// Entry for every frame that a worker sends.

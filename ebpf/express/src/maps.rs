@@ -4,11 +4,14 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use vxlane_abi::express::{
-    ABSENT, EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_NETWORKS, MAX_TAGS, PortCounts, Setup,
-    TunnelKey, Way,
+use vxlane_abi::{
+    Datagram, LEASE_WORDS, MAX_DATAGRAMS,
+    express::{
+        ABSENT, EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_TAGS, OUTSIDE, PortCounts, Rewrite,
+        SessionKey, Setup, TunnelKey, Use, Way,
+    },
 };
 
 #[map]
@@ -16,7 +19,11 @@ pub static FLOWS: HashMap<FlowKey, Encap> = HashMap::with_max_entries(MAX_FLOWS,
 #[map]
 pub static TUNNELS: HashMap<TunnelKey, Way> = HashMap::with_max_entries(MAX_FLOWS, 0);
 #[map]
-static EPOCHS: Array<u32> = Array::with_max_entries(MAX_NETWORKS, BPF_F_MMAPABLE);
+pub static SESSIONS: HashMap<SessionKey, Rewrite> = HashMap::with_max_entries(MAX_FLOWS, 0);
+#[map]
+static USES: Array<Use> = Array::with_max_entries(MAX_FLOWS, BPF_F_MMAPABLE);
+#[map]
+static EPOCHS: Array<u64> = Array::with_max_entries(OUTSIDE + 1, BPF_F_MMAPABLE);
 #[map]
 pub static TAGS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_TAGS, 0);
 #[map]
@@ -25,6 +32,10 @@ pub static EXITS: Array<Exit> = Array::with_max_entries(MAX_TAGS, 0);
 static SETUP: Array<Setup> = Array::with_max_entries(1, 0);
 #[map]
 static BEAT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub static LEASES: Array<u64> = Array::with_max_entries(LEASE_WORDS, BPF_F_MMAPABLE);
+#[map]
+pub static DATAGRAMS: LruHashMap<Datagram, u8> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 static PORT_COUNTS: PerCpuArray<PortCounts> = PerCpuArray::with_max_entries(MAX_TAGS, 0);
 #[map]
@@ -36,12 +47,18 @@ pub fn setup() -> Option<&'static Setup> {
     SETUP.get(0)
 }
 
-/// Whether a flow is good now; where it is not, why.
+/// The epoch of what lies outside of all networks.
+#[inline(always)]
+pub fn outside() -> u64 {
+    EPOCHS.get(OUTSIDE).copied().unwrap_or(0)
+}
+
+/// Whether a flow is good now; where it is not, why. `also` is added to the epoch of its network.
 ///
 /// While no worker is there, nobody could confirm it: it goes on until one of its stations would
 /// have been forgotten.
 #[inline(always)]
-pub fn admit(way: *mut Way) -> Result<(), Event> {
+pub fn admit(way: *mut Way, also: u64) -> Result<(), Event> {
     // SAFETY: callers pass what a lookup just returned; such memory stays readable for this call.
     // Should user space replace the value meanwhile, each field is still one that it wrote.
     let (network, epoch) = unsafe { ((*way).network, (*way).epoch) };
@@ -50,7 +67,8 @@ pub fn admit(way: *mut Way) -> Result<(), Event> {
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     let attended = BEAT.get(0).is_some_and(|beat| now < beat.wrapping_add(ABSENT));
-    if EPOCHS.get(network) != Some(&epoch) || now >= if attended { expires } else { ages } {
+    let is_now = EPOCHS.get(network).is_some_and(|&current| current.wrapping_add(also) as u32 == epoch);
+    if !is_now || now >= if attended { expires } else { ages } {
         return Err(Event::Stale);
     }
     if attended && now >= confirm {
@@ -82,6 +100,22 @@ pub fn count_hit(from: u16, to: u16, packets: u32, received: u32, sent: u32) {
             (*counts).tx_packets = (*counts).tx_packets.wrapping_add(u64::from(packets));
             (*counts).tx_bytes = (*counts).tx_bytes.wrapping_add(u64::from(sent));
         }
+    }
+}
+
+/// Notes that packets of `bytes` in all have made use of a session, one way. They come one after the
+/// other, mostly: of two processors that get here at once one may not be counted.
+#[inline(always)]
+pub fn count_use(place: u32, packets: u32, bytes: u32) {
+    let Some(noted) = USES.get_ptr_mut(place) else { return };
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    // SAFETY: the helper returned a pointer to a `Use`, readable and writable for this call; each of
+    // its parts is aligned, and of those that write them at once one is the last.
+    unsafe {
+        (*noted).last = now;
+        (*noted).packets = (*noted).packets.wrapping_add(u64::from(packets));
+        (*noted).bytes = (*noted).bytes.wrapping_add(u64::from(bytes));
     }
 }
 

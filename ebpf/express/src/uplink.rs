@@ -9,31 +9,59 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vxlane_abi::{
-    VtepAddress,
+    Datagram, Vtep6Address, VtepAddress,
     express::{Event, OVERHEAD, TunnelKey},
+    uplink::{Class, Sight, classify},
 };
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo, ne32},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo},
     leave,
-    maps::{TUNNELS, admit, count, count_hit},
+    maps::{DATAGRAMS, LEASES, TUNNELS, admit, count, count_hit},
 };
 
-/// Whether this is VXLAN to our VTEP. Fragments, of which only the first has a port, are the
-/// host's, as are frames with a VLAN tag.
+/// The frame that the program was called for.
+struct Frame<'a>(&'a TcContext);
+
+impl Sight for Frame<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let at = self.0.data() + offset;
+        if at + N > self.0.data_end() {
+            return self.0.load(offset).ok();
+        }
+        // SAFETY: all `N` bytes lie between `data` and `data_end`, as the line above found; that
+        // range is readable until a helper changes the frame. Bytes have no alignment.
+        Some(unsafe { *(at as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn lent(&self, index: u32) -> u64 {
+        LEASES.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn awaits(&self, datagram: &Datagram) -> bool {
+        // SAFETY: nothing is read but whether there is such an entry.
+        unsafe { DATAGRAMS.get(datagram) }.is_some()
+    }
+
+    #[inline(always)]
+    fn expect(&self, datagram: &Datagram) {
+        let _ = DATAGRAMS.insert(datagram, &0, 0);
+    }
+}
+
+/// Nothing over IPv6 is ours.
+const NO_VTEP6: Vtep6Address = Vtep6Address { address: [0; 16], port: [0; 2], reserved: [0; 6] };
+
+/// Whose the frame is. One with a VLAN tag is the host's.
 #[inline(always)]
-pub fn is_ours(ctx: &TcContext, vtep: &VtepAddress) -> bool {
-    let Some(bytes) = head::<34>(ctx) else { return false };
-    let header = u32::from(bytes[14] & 0x0f) * 4;
-    let (is_v4, is_udp, is_whole) = (be16(bytes, 12) == IPV4, bytes[23] == UDP, be16(bytes, 20) & 0x3fff == 0);
-    let destination = ne32(bytes, 30);
-    if !is_v4 || bytes[14] >> 4 != 4 || header < 20 || !is_udp || !is_whole {
-        return false;
+pub fn class(ctx: &TcContext, vtep: &VtepAddress) -> Class {
+    match Facts::of(ctx).vlan {
+        true => Class::NotVxlan,
+        false => classify(&Frame(ctx), vtep, &NO_VTEP6),
     }
-    if destination != u32::from_ne_bytes(vtep.address) || destination == 0 || Facts::of(ctx).vlan {
-        return false;
-    }
-    ctx.load::<u16>(14 + header as usize + 2).is_ok_and(|port| port == u16::from_ne_bytes(vtep.port))
 }
 
 /// Delivers the frame, or says why a worker has to.
@@ -48,7 +76,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     };
     packet.read(ctx, &facts).ok_or(Event::Miss)?;
     let way = TUNNELS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
-    admit(way)?;
+    admit(way, 0)?;
     // SAFETY: the lookup has just returned `way`.
     let (kind, ifindex, from, to) = unsafe { ((*way).kind, (*way).ifindex, (*way).from, (*way).to) };
     // SAFETY: the context is the one of this call; the others are numbers.

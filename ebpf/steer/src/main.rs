@@ -5,7 +5,7 @@
 #![no_std]
 #![no_main]
 
-mod classify;
+mod frame;
 
 use aya_ebpf::{
     bindings::{
@@ -16,10 +16,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
-use classify::{Class, classify};
+use frame::Frame;
 use vxlane_abi::{
     COUNTERS as COUNTER_COUNT, Counter, Datagram, LEASE_WORDS, MAX_DATAGRAMS, MAX_PORTS, MAX_SLOTS, PortSteer,
     ROLE_ACCESS, ROLE_LANE, ROLE_UPLINK, Vtep6Address, VtepAddress,
+    uplink::{Class, classify},
 };
 
 #[map]
@@ -40,40 +41,36 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT,
 /// Entry for every frame of every attached interface.
 #[xdp(frags)]
 pub fn steer(ctx: XdpContext) -> u32 {
-    let (port, class) = port_and_class(&ctx);
-    match (port, class) {
-        (Some(port), Class::Ours) => redirect(&ctx, &port),
-        (_, Class::NotVxlan) => pass(Counter::NotVxlan),
-        (_, Class::Fragment) => pass(Counter::Fragment),
-        (_, Class::UnknownPort) | (None, Class::Ours) => pass(Counter::UnknownPort),
-    }
-}
-
-#[inline(always)]
-fn port_and_class(ctx: &XdpContext) -> (Option<PortSteer>, Class) {
     // SAFETY: the kernel passes a valid `xdp_md`, alive for this call.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
     // SAFETY: the value is copied out at once. Should the user side replace it meanwhile, the
     // copy may mix two values of the same port; `redirect` checks what it uses.
-    let Some(port) = (unsafe { PORTS.get(&ifindex) }).copied() else {
-        return (None, Class::UnknownPort);
-    };
-    let class = match port.role {
-        ROLE_ACCESS | ROLE_LANE => Class::Ours,
-        ROLE_UPLINK => match (VTEP.get(0), VTEP6.get(0)) {
-            (Some(vtep), Some(vtep6)) => classify(ctx, vtep, vtep6),
-            _ => Class::NotVxlan,
+    let Some(port) = (unsafe { PORTS.get(&ifindex) }).copied() else { return pass(Counter::UnknownPort) };
+    match port.role {
+        ROLE_ACCESS | ROLE_LANE => redirect(&ctx, &port),
+        ROLE_UPLINK => match class(&ctx) {
+            Class::Vxlan | Class::Lent => redirect(&ctx, &port),
+            Class::NotVxlan => pass(Counter::NotVxlan),
+            Class::Fragment => pass(Counter::Fragment),
         },
-        _ => Class::UnknownPort,
-    };
-    (Some(port), class)
+        _ => pass(Counter::UnknownPort),
+    }
+}
+
+/// Whose a frame of an uplink is.
+#[inline(always)]
+fn class(ctx: &XdpContext) -> Class {
+    match (VTEP.get(0), VTEP6.get(0)) {
+        (Some(vtep), Some(vtep6)) => classify(&Frame(ctx), vtep, vtep6),
+        _ => Class::NotVxlan,
+    }
 }
 
 /// To the socket of the frame's queue, or, when there is none, to the host: unless it came by the
 /// express lane, where the host has no part.
 #[inline(always)]
 fn redirect(ctx: &XdpContext, port: &PortSteer) -> u32 {
-    // SAFETY: as in `port_and_class`.
+    // SAFETY: as in `steer`.
     let queue = unsafe { (*ctx.ctx).rx_queue_index };
     if queue >= port.queues {
         return without_socket(port);

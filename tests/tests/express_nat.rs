@@ -1,0 +1,226 @@
+//! Real stacks behind the express lane's address translation: nothing odd for them, little for the
+//! workers, and an end at once when something ends.
+//!
+//! Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use vxlane_tests::{
+    netns::Netns,
+    peer::VxlaneOptions,
+    process::await_value,
+    ways_out::{self, OUTSIDE, PATIENCE, SERVER, WaysOut},
+};
+
+fn start(workers: u16) -> WaysOut {
+    WaysOut::start(&VxlaneOptions { express: true, workers, ..VxlaneOptions::default() }).unwrap()
+}
+
+fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddrV4::new(address, port).into()
+}
+
+fn udp(ns: &Netns, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = ns.run(|| UdpSocket::bind(at(address, port))).unwrap().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Packets of all sessions that are told of, as they are on the wire.
+fn packets(rig: &WaysOut) -> u64 {
+    let nat = rig.vtep.cli(&["nat", "show", "--json"]).unwrap();
+    let of = |session: &Value| session["out_packets"].as_u64().unwrap() + session["back_packets"].as_u64().unwrap();
+    nat["sessions"].as_array().unwrap().iter().map(of).sum()
+}
+
+/// Frames that workers have seen.
+fn seen(rig: &WaysOut) -> u64 {
+    rig.vtep.account().unwrap().number(&["received"])
+}
+
+#[test]
+fn many_downloads_and_an_upload_arrive_unchanged_and_workers_see_next_to_nothing_of_them() {
+    for workers in [1, 2] {
+        let rig = start(workers);
+        let web = rig.container("blue", "web", &[]).unwrap();
+        const LENGTH: usize = 1 << 20;
+        let service = ways_out::serve(&rig.server, at(SERVER, 0), |mut stream, _| {
+            let mut seed = [0; 8];
+            if stream.read_exact(&mut seed).is_ok() {
+                // A client that has gone will say so itself.
+                let _ = stream.write_all(&ways_out::bytes(u64::from_be_bytes(seed), LENGTH));
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).map(|_| stream.write_all(&rest));
+            }
+        });
+        let service = service.unwrap();
+        let streams: Vec<_> = (0..16).map(|_| ways_out::connect(&web, service).unwrap()).collect();
+        let downloads = streams.into_iter().zip(0u64..).map(|(mut stream, seed)| {
+            thread::spawn(move || {
+                stream.write_all(&seed.to_be_bytes()).unwrap();
+                let mut got = vec![0; LENGTH];
+                stream.read_exact(&mut got).unwrap();
+                assert!(got == ways_out::bytes(seed, LENGTH), "download {seed}");
+                // Half closed, and the rest comes back.
+                let data = ways_out::bytes(seed + 100, LENGTH / 4);
+                stream.write_all(&data).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut back = Vec::new();
+                stream.read_to_end(&mut back).unwrap();
+                assert!(back == data, "upload {seed}");
+            })
+        });
+        downloads.collect::<Vec<_>>().into_iter().for_each(|download| download.join().unwrap());
+        let (all, seen) = (packets(&rig), seen(&rig));
+        println!("{workers} workers saw {seen} of {all} packets");
+        assert!(all > 16 * (LENGTH as u64 * 3 / 2) / 1448, "{all} packets");
+        assert!(seen < all / 5, "{seen} of {all}");
+    }
+}
+
+#[test]
+fn every_datagram_of_a_long_talk_is_counted_and_few_come_to_a_worker() {
+    let rig = start(1);
+    let web = rig.container("blue", "web", &["--publish", "8053:53/udp"]).unwrap();
+    let (server, client) = (udp(&rig.server, SERVER, 0), udp(&web, Ipv4Addr::UNSPECIFIED, 0));
+    let (caller, service) = (udp(&rig.server, SERVER, 0), udp(&web, Ipv4Addr::UNSPECIFIED, 53));
+    let mut buffer = [0; 1500];
+    for round in 0_u32..500 {
+        let data = ways_out::bytes(round.into(), 1 + round as usize * 2);
+        client.send_to(&data, server.local_addr().unwrap()).unwrap();
+        let (length, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.ip()), (&data[..], OUTSIDE.into()));
+        server.send_to(&data, from).unwrap();
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&data[..], server.local_addr().unwrap()));
+
+        caller.send_to(&data, at(OUTSIDE, 8053)).unwrap();
+        let (length, from) = service.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&data[..], caller.local_addr().unwrap()), "the client's own address");
+        service.send_to(&data, from).unwrap();
+        let (length, from) = caller.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&data[..], at(OUTSIDE, 8053)));
+    }
+    assert_eq!(packets(&rig), 2000);
+    let seen = seen(&rig);
+    assert!(seen < 200, "{seen}");
+}
+
+/// A server that sends numbered datagrams to an endpoint, for as long as the test goes on.
+struct Chatter {
+    next: Arc<AtomicU32>,
+    over: Arc<AtomicBool>,
+}
+
+impl Chatter {
+    /// Has `client` ask, and the server answer with a datagram every tenth of a millisecond or so.
+    fn start(rig: &WaysOut, client: &UdpSocket) -> Self {
+        let server = udp(&rig.server, SERVER, 0);
+        client.send_to(b"begin", server.local_addr().unwrap()).unwrap();
+        let (_, to) = server.recv_from(&mut [0; 16]).unwrap();
+        let this = Self { next: Arc::default(), over: Arc::default() };
+        let (next, over) = (Arc::clone(&this.next), Arc::clone(&this.over));
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                // The host says that nobody listens once the session has ended.
+                let _ = server.send_to(&next.fetch_add(1, Ordering::SeqCst).to_be_bytes(), to);
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        // Both ends have spoken, which opens the way back; an answer opens the way out.
+        let mut buffer = [0; 4];
+        client.recv_from(&mut buffer).unwrap();
+        this
+    }
+
+    fn sent(&self) -> u32 {
+        self.next.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Chatter {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The highest number that comes in until there is silence for a while.
+fn last_heard(socket: &UdpSocket) -> Option<u32> {
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let (mut buffer, mut last) = ([0; 4], None);
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end && socket.recv_from(&mut buffer).is_ok() {
+        last = last.max(Some(u32::from_be_bytes(buffer)));
+    }
+    last
+}
+
+#[test]
+fn nothing_sent_after_a_flush_has_returned_arrives() {
+    let rig = start(1);
+    let web = rig.container("blue", "web", &[]).unwrap();
+    let client = udp(&web, Ipv4Addr::UNSPECIFIED, 0);
+    let chatter = Chatter::start(&rig, &client);
+    for _ in 0..100 {
+        client.recv_from(&mut [0; 4]).unwrap();
+    }
+    let before = seen(&rig);
+    for _ in 0..100 {
+        client.recv_from(&mut [0; 4]).unwrap();
+    }
+    assert!(seen(&rig) - before < 50, "it took the express lane");
+    rig.vtep.cli(&["nat", "flush", "--network", "blue", "--json"]).unwrap();
+    let after = chatter.sent();
+    let last = last_heard(&client).unwrap();
+    assert!(last < after, "{last} came, {after} was next when the flush had returned");
+}
+
+#[test]
+fn who_gets_the_address_of_an_endpoint_that_is_gone_gets_nothing_of_its_sessions() {
+    let rig = start(1);
+    let web = rig.container("blue", "web", &[]).unwrap();
+    let client = udp(&web, Ipv4Addr::UNSPECIFIED, 4000);
+    let _chatter = Chatter::start(&rig, &client);
+    for _ in 0..100 {
+        client.recv_from(&mut [0; 4]).unwrap();
+    }
+    // This one prints nothing, which is no JSON.
+    let _ = rig.vtep.cli(&["network", "disconnect", "blue", "--name", "web"]);
+    let heir = rig.container("blue", "heir", &["--address", "10.50.0.2"]).unwrap();
+    assert_eq!(last_heard(&udp(&heir, Ipv4Addr::UNSPECIFIED, 4000)), None);
+}
+
+#[test]
+fn a_route_that_is_taken_away_ends_what_the_lane_does_and_one_that_comes_back_begins_it_again() {
+    let rig = start(1);
+    let web = rig.container("blue", "web", &[]).unwrap();
+    let (server, client) = (udp(&rig.server, SERVER, 0), udp(&web, Ipv4Addr::UNSPECIFIED, 0));
+    server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let reaches = || {
+        // A refusal of the packet before is told with this one.
+        let _ = client.send_to(b"question", server.local_addr().unwrap());
+        let (_, from) = server.recv_from(&mut [0; 16]).ok()?;
+        server.send_to(b"answer", from).ok()
+    };
+    for _ in 0..10 {
+        reaches().unwrap();
+    }
+    for (change, wanted) in [("add", false), ("del", true)] {
+        rig.host().ns().ip(&format!("route {change} unreachable {SERVER}/32")).unwrap();
+        let done = || (reaches().is_some() == wanted).then_some(());
+        await_value("packets follow the routes", PATIENCE, done, || format!("{change}: still {wanted}")).unwrap();
+        assert_eq!(reaches().is_some(), wanted);
+    }
+}
