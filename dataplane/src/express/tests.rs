@@ -47,7 +47,7 @@ const NETWORK: NetworkId = NetworkId(7);
 fn flow() -> Flow {
     let way = Way { network: NETWORK.0.into(), ..BLANK.way };
     let vouched = Vouched { left: Duration::from_secs(300), ageing: Duration::from_secs(300) };
-    Flow { key: Key::Tunnel(KEY), network: NETWORK, way, encap: BLANK, vouched }
+    Flow { key: Key::Tunnel(KEY), network: NETWORK, way, encap: BLANK, vouched, crossing: None }
 }
 
 /// Nanoseconds, as all workers of the test have them.
@@ -62,7 +62,7 @@ fn two_workers_with_one_flow_do_not_take_it_from_each_other_and_one_that_is_gone
     let (shared, epochs) = (Shared::default(), Arc::new(Epochs::unshared()));
     let [mut one, mut two] = [0, 1].map(|number| {
         let maps = Box::new(Maps(Arc::clone(&shared)));
-        let mut express = Express::new(WorkerId(number), maps, Arc::clone(&epochs), 100);
+        let mut express = Express::new(WorkerId(number), maps, Arc::clone(&epochs), Uses::unshared(0), 100);
         express.clock = || CLOCK.load(Ordering::Relaxed);
         express
     });
@@ -73,14 +73,14 @@ fn two_workers_with_one_flow_do_not_take_it_from_each_other_and_one_that_is_gone
     two.place(&flow());
     assert_eq!(expires(), Some(59_000));
     at(31_000);
-    (0..100).for_each(|_| one.tick());
+    (0..100).for_each(|_| one.tick(Instant::default(), None));
     assert_eq!((expires(), one.counts().removed), (Some(59_000), 1), "it is the other's now");
 
     // The other hears of a move last, when the first has placed what is good from then on.
     epochs.end(NETWORK);
     one.begin();
     one.place(&flow());
-    (0..100).for_each(|_| two.tick());
+    (0..100).for_each(|_| two.tick(Instant::default(), None));
     assert_eq!((expires(), two.counts().removed), (Some(61_000), 1));
 
     // Whoever took it out: a worker that still gets its frames a little later notices.
