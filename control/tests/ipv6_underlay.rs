@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 
 const UPLINK: &str = "[underlay]\ninterface = \"u0\"\n";
 
-/// A host whose uplink has an address of each family.
+/// A host whose uplink has an address of each family, and two more that nobody is to rely on.
 fn host_of_both() -> Namespace {
     let host = host();
+    host.ip("addr add 2001:db8::d1/64 dev u0 nodad preferred_lft 0");
     host.ip("addr add 2001:db8::1/64 dev u0 nodad");
+    host.ip("addr add 2001:db8::d2/64 dev u0 nodad preferred_lft 0");
     host
 }
 
