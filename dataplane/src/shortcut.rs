@@ -188,10 +188,15 @@ impl Shortcut for Uplink<'_> {
 
     #[inline(always)]
     fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
-        let Some(outer) = decap::plain_v4(frame, self.tables.local()) else {
-            return self.way_v6(bridge, frame);
+        let Self { tables, now, last_v4, last_v6, .. } = self;
+        let Some(outer) = decap::plain_v4(frame, tables.local()) else {
+            return way_v6(last_v6, tables, *now, bridge, frame);
         };
-        let tunnel = find_tunnel(&mut self.last_v4, self.tables, self.now, &outer)?;
+        // Over IPv4 a checksum is rare: the whole way looks at it.
+        if outer.checked.is_some() {
+            return None;
+        }
+        let tunnel = find_tunnel(last_v4, tables, *now, &outer)?;
         way_out_of(tunnel, &outer, bridge, frame)
     }
 }
@@ -201,14 +206,20 @@ impl<'a> Uplink<'a> {
         let (last_v4, last_v6) = (Tunnel::none(Ipv4Addr::UNSPECIFIED), Tunnel::none(Ipv6Addr::UNSPECIFIED));
         Self { tables, now, last_v4, last_v6, foreseen: (NONE, Realm::default()) }
     }
+}
 
-    /// The way of what is over IPv6, out of the way of IPv4.
-    #[inline(never)]
-    fn way_v6(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
-        let outer = decap::plain_v6(frame, self.tables.local())?;
-        let tunnel = find_tunnel(&mut self.last_v6, self.tables, self.now, &outer)?;
-        way_out_of(tunnel, &outer, bridge, frame)
-    }
+/// The way of what is over IPv6, out of the way of IPv4.
+#[inline(never)]
+fn way_v6(
+    last: &mut Tunnel<Ipv6Addr>,
+    tables: &Tables,
+    now: Instant,
+    bridge: &mut Bridge,
+    frame: &mut [u8],
+) -> Option<Way> {
+    let outer = decap::plain_v6(frame, tables.local())?;
+    let tunnel = find_tunnel(last, tables, now, &outer)?;
+    way_out_of(tunnel, &outer, bridge, frame)
 }
 
 /// The tunnel that `outer` is of, if it is not the `last` one looked up.
@@ -238,7 +249,7 @@ fn way_out_of<A: Copy + Into<IpAddr>>(
 ) -> Option<Way> {
     let Tunnel { peer, sight, .. } = tunnel;
     let (start, end) = (outer.inner.start, outer.inner.end);
-    let overlay = frame.get(start..end)?;
+    let overlay = frame.get_mut(start..end)?;
     let layers = Layers::walk_plain(overlay)?;
     let [destination, source] = Ethernet::addresses(overlay)?;
     // RFC 6040: the inner mark stays as it is.
@@ -256,7 +267,7 @@ fn way_out_of<A: Copy + Into<IpAddr>>(
             return None;
         }
     } else {
-        layers.finish_checksum(frame.get_mut(start..end)?);
+        layers.finish_checksum(overlay);
     }
     Some(Way { start, end, exit })
 }
