@@ -173,7 +173,8 @@ impl Lanes {
         }
         for (where_to, (off, on)) in ["on the wire", "back", "to the neighbour"].iter().zip(off.iter().zip(&on)) {
             let only = |these: &[Vec<u8>], those: &[Vec<u8>]| {
-                let only: Vec<String> = these.iter().filter(|one| !those.contains(one)).map(hex).take(3).collect();
+                let only: Vec<String> =
+                    these.iter().filter(|one| !those.contains(one)).map(|frame| hex(frame)).take(3).collect();
                 only.join("\n  ")
             };
             let (without, with) = (only(off, on), only(on, off));
@@ -222,7 +223,7 @@ fn without_identification(frame: &mut [u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn hex(frame: &Vec<u8>) -> String {
+fn hex(frame: &[u8]) -> String {
     frame.iter().take(140).map(|byte| format!("{byte:02x}")).collect::<String>() + &format!(" {}", frame.len())
 }
 
