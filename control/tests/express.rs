@@ -13,7 +13,7 @@ use std::{
 };
 
 use rig::{
-    Daemon, Home, Namespace, ask, ask_refused, eventually, host, inside,
+    Daemon, Home, Namespace, ask, ask_refused, eventually, host, inside, request,
     two::{Two, config},
 };
 use serde_json::Value;
@@ -85,6 +85,13 @@ fn counters_of_both_lanes_are_one_and_a_frame_that_is_segmented_later_counts_as_
         let text = ask(&rig.homes[side], "stats --lane express");
         assert!(text.starts_with("express: received ") && text.contains("(balanced)"), "{text}");
     }
+    let (_, metrics) = request(&rig.homes[0], "GET", "/metrics", "");
+    let total = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(total("vxlane_network_received_bytes_total{network=\"blue\"}") >= STREAM as f64);
+    assert!(total("vxlane_lane_received_frames_total{lane=\"express\"}") >= STREAM as f64 / 1500.0);
 }
 
 #[test]

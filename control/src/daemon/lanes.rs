@@ -60,6 +60,12 @@ impl Daemon {
         }
         Ok(lanes)
     }
+
+    /// What passed `port` in the express lane since it was attached there.
+    pub(super) fn in_lane(&self, port: &OpenPort) -> PortCounters {
+        // A map that cannot be read has nothing to tell.
+        self.lane.as_ref().and_then(|lane| in_lane(lane, port).ok()).unwrap_or_default()
+    }
 }
 
 fn in_lane(lane: &Lane, port: &OpenPort) -> Result<PortCounters, ExpressError> {

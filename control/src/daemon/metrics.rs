@@ -10,9 +10,9 @@ use vxlane_dataplane::{
     verdict::DropReason,
 };
 
-use super::{Daemon, FdbError, StartError, ports::OpenPort};
+use super::{Daemon, FdbError, FlowsError, StartError, ports::OpenPort};
 use crate::{
-    api::types::{PeerState, StationState, Stats},
+    api::types::{LaneStats, PeerState, StationState, Stats},
     desired::Plan,
     metrics::Family,
 };
@@ -29,6 +29,9 @@ pub enum MetricsError {
     /// A worker has ended.
     #[error(transparent)]
     Gone(#[from] WorkerGone),
+    /// The maps of the express lane cannot be read.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
 }
 
 /// The counters that a port and a network have, by name.
@@ -57,13 +60,11 @@ impl Daemon {
     /// # Errors
     /// [`MetricsError`]
     pub fn metrics(&self) -> Result<Vec<Family>, MetricsError> {
-        let stats = self.stats()?;
+        let (stats, lanes) = (self.stats()?, self.lanes()?);
         let mut all = self.general();
         all.extend(self.of_workers()?);
-        let mut total = Counters::default();
-        for worker in self.engine.workers() {
-            total += &self.engine.ask(worker, |worker| worker.counters().clone())?;
-        }
+        all.extend(self.of_lanes(&stats)?);
+        let total = lanes.together();
         let drops = Family::counter("drops", "Frames that ended here, by reason");
         all.push(
             DropReason::ALL
@@ -122,6 +123,36 @@ impl Daemon {
             beats = beats.with(&label, number(pulse.get(worker.index()).copied().unwrap_or(0)));
         }
         Ok(vec![received, transmitted, copies, cut, replies, given, taken, dropped, stations, beats])
+    }
+
+    fn of_lanes(&self, stats: &Stats) -> Result<Vec<Family>, MetricsError> {
+        let mut received = Family::counter("lane_received_frames", "Frames that came in, by the lane they took");
+        let mut transmitted = Family::counter("lane_transmitted_frames", "Frames that left, by the lane they took");
+        for LaneStats { lane, received: rx, transmitted: tx, .. } in &stats.lanes {
+            received = received.with(&[("lane", lane)], number(*rx));
+            transmitted = transmitted.with(&[("lane", lane)], number(*tx));
+        }
+        let mut flows = Family::gauge("express_flows", "Flows in the maps of the express lane");
+        let mut limit = Family::gauge("express_flow_limit", "Flows that there may be");
+        let mut placed = Family::counter("express_placed_flows", "Flows put into the maps, also again");
+        let mut refused = Family::counter("express_refused_flows", "Flows left to workers for want of room");
+        for share in self.shares()? {
+            let label: [(&str, &dyn Display); 1] = [("worker", &share.worker)];
+            flows = flows.with(&label, number(share.flows));
+            limit = limit.with(&label, number(share.limit));
+            placed = placed.with(&label, number(share.placed));
+            refused = refused.with(&label, number(share.refused));
+        }
+        let seen = self.seen_by_programs()?;
+        let events =
+            Family::counter("express_frames", "Frames that the express lane's programs saw, by what became of them")
+                .with(&[("event", &"hit")], number(seen.hits))
+                .with(&[("event", &"miss")], number(seen.misses))
+                .with(&[("event", &"confirm")], number(seen.confirms))
+                .with(&[("event", &"stale")], number(seen.stale))
+                .with(&[("event", &"passed")], number(seen.passed))
+                .with(&[("event", &"sent")], number(seen.sent));
+        Ok(vec![received, transmitted, flows, limit, placed, refused, events])
     }
 
     fn of_ports(&self, total: &Counters) -> Vec<Family> {
@@ -199,6 +230,12 @@ impl Daemon {
                 }
             }
         }
+        for port in gone.iter().filter(|port| port.role == Role::Access) {
+            let counted = self.in_lane(port);
+            if let Some(endpoint) = plan.endpoints.iter().find(|endpoint| endpoint.interface == port.interface) {
+                add(self.retired.entry(endpoint.network.clone()).or_default(), &counted);
+            }
+        }
         let stays = |name: &String| self.plan.networks.iter().any(|network| network.name == *name);
         self.retired.retain(|name, _| stays(name));
     }
@@ -225,7 +262,9 @@ fn of_the_kernel(stats: &Stats) -> Vec<Family> {
         .with(&[("reason", &"no_socket")], number(steer.no_socket))
         .with(&[("reason", &"fragment")], number(steer.fragment))
         .with(&[("reason", &"unknown_port")], number(steer.unknown_port));
-    vec![dropped, full, empty, invalid, redirected, passed]
+    let unserved = Family::counter("steer_dropped_frames", "Frames of the express lane that no socket was there for")
+        .with(&[], number(steer.no_worker));
+    vec![dropped, full, empty, invalid, redirected, passed, unserved]
 }
 
 fn of_port(counters: &Counters, port: PortId) -> PortCounters {
