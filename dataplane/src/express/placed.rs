@@ -108,12 +108,7 @@ impl Placed {
 
     /// Looks at a part of the flows, and forgets and tells of those that have ended at `time`, with
     /// when each was to expire.
-    pub(super) fn sweep(
-        &mut self,
-        time: u64,
-        epoch: impl Fn(&Key, NetworkId) -> u32,
-        mut tell: impl FnMut(&Key, u64),
-    ) {
+    pub(super) fn sweep(&mut self, time: u64, epoch: impl Fn(&Key, NetworkId) -> u32, mut tell: impl FnMut(&Key, u64)) {
         for _ in 0..self.entries.len().div_ceil(64) {
             if self.hand >= self.entries.len() {
                 self.hand = 0;

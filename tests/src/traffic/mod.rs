@@ -1,8 +1,8 @@
 //! Generators and sinks that know exactly what was sent and check exactly what arrives.
 
 mod batch;
-pub mod offload;
 pub mod crr;
+pub mod offload;
 pub mod pace;
 pub mod pin;
 pub mod ping;
