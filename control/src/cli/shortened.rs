@@ -68,7 +68,7 @@ mod tests {
             ("vxlane sta", "`sta` is short for several commands: status, stats"),
             ("vxlane --socket net sta", "`sta` is short for several commands: status, stats"),
             ("vxlane net d blue", "`d` is short for several commands: rm, disconnect"),
-            ("vxlane e ls", "`e` is short for several commands: events, endpoint"),
+            ("vxlane e ls", "`e` is short for several commands: events, endpoint, express"),
             ("vxlane --json fdb f", ""),
         ] {
             let said = Some(said).filter(|said| !said.is_empty());

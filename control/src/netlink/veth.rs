@@ -126,9 +126,14 @@ impl Pair<'_> {
     }
 
     fn finish_inside(&self, inside: &Socket) -> Result<(), PairError> {
+        if self.quiet {
+            // Before it is up: that is when it makes its address.
+            let mut link = named(self.ifname);
+            link.attributes.push(quiet());
+            tell(inside, Message::SetLink(link), self.ifname)?;
+        }
         let mut link = up(self.ifname);
         link.attributes.push(LinkAttribute::GsoMaxSize(self.gso_max));
-        link.attributes.extend(self.quiet.then(quiet));
         tell(inside, Message::SetLink(link), self.ifname)?;
         let index = index_of(inside, self.ifname)?;
         if let Some(address) = self.address {
