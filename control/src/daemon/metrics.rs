@@ -224,9 +224,8 @@ impl Daemon {
             // Without the worker there is nothing to keep, nor a daemon for much longer.
             let Ok(counters) = self.engine.ask(worker, |worker| worker.counters().clone()) else { continue };
             for port in gone.iter().filter(|port| port.role == Role::Access) {
-                let endpoint = plan.endpoints.iter().find(|endpoint| endpoint.interface == port.interface);
-                if let Some(endpoint) = endpoint {
-                    add(self.retired.entry(endpoint.network.clone()).or_default(), &of_port(&counters, port.id));
+                if let Some(network) = plan.network_of(&port.interface) {
+                    add(self.retired.entry(network.to_owned()).or_default(), &of_port(&counters, port.id));
                 }
             }
         }
