@@ -280,6 +280,7 @@ fn the_program_of_an_earlier_process_is_replaced_without_a_gap_and_leaves_as_if_
     let second = rig.near.inside(|| {
         let mut steer = Steer::load().expect("load");
         let attached = steer.resume(VETH, Role::Access, kept, &[rx.socket()]).expect("resume");
+        steer.take_over(attached.ifindex).expect("take over");
         assert_eq!((attached.mode, attached.queues), (XdpMode::Generic, 1));
         steer
     });

@@ -39,7 +39,7 @@ use crate::{
 pub(super) struct Lane {
     pub(super) express: Express,
     /// The end of the pair that the workers have the rings of.
-    ring: OpenPort,
+    pub(super) ring: OpenPort,
     /// The other end.
     punt: Link,
     /// The names under which what the legs live on is kept, by port.

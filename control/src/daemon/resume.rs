@@ -95,6 +95,7 @@ impl Daemon {
         {
             tracing::warn!(%error, "sessions of address translation have ended");
         }
+        self.take_over_programs();
         self.serve_resumed(queues)?;
         self.take_over_lane()
     }
@@ -152,6 +153,18 @@ impl Daemon {
             queues.entry(worker).or_default().push((id, QueueId(queue), receive, transmit));
         }
         Ok(port)
+    }
+
+    /// Puts our steering program in the place of the earlier one everywhere. Not before sessions
+    /// have their ports again: the host would answer what is for these, with a reset.
+    fn take_over_programs(&mut self) {
+        let ring = self.lane.as_ref().map(|lane| lane.ring.ifindex);
+        let ports = self.ports.iter().filter(|port| matches!(port.mode, Mode::Rings(_))).map(|port| port.ifindex);
+        for ifindex in ports.chain(ring).collect::<Vec<_>>() {
+            if let Err(error) = self.steer.take_over(ifindex) {
+                tracing::warn!(ifindex, %error, "the earlier program stays until the interface is seen to be gone");
+            }
+        }
     }
 
     /// Gives the workers what was taken over: all exits, then all inlets.

@@ -2,11 +2,12 @@
 //!
 //! The link alone is kept. The program is put in the place of the old one once its maps are
 //! full, so every frame goes to the same sockets all along, and a new version of the program
-//! can have other maps.
+//! can have other maps. Lent ports are among what these say, so until workers know of every
+//! session again the old program and its maps decide what is the host's.
 
 use std::{
     io,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd, RawFd},
 };
 
 use super::{Attached, Installed, Port, Role, Steer, SteerError, Unmerged, program};
@@ -71,7 +72,8 @@ impl Steer {
         Ok(KeptLink { link, merging })
     }
 
-    /// Goes on with `interface`, whose receive queues have these `sockets`.
+    /// Goes on with `interface`, whose receive queues have these `sockets`. The program of the
+    /// earlier process stays there until [`take_over`](Self::take_over).
     ///
     /// # Errors
     /// [`SteerError::NotKept`] if what was kept is not of this interface; the others say what
@@ -100,10 +102,17 @@ impl Steer {
         for (queue, &socket) in (0..).zip(sockets) {
             self.serve(link.index, queue, socket)?;
         }
-        let steer = program(&mut self.object)?.fd().map_err(SteerError::Program)?;
-        if let Some(port) = self.attached.get(&link.index) {
-            port.program.replace(std::os::fd::AsFd::as_fd(steer)).map_err(failed)?;
-        }
         Ok(Attached { ifindex: link.index, mode, queues })
+    }
+
+    /// Has our own program in the place of that of an earlier process on the interface, from one
+    /// frame to the next.
+    ///
+    /// # Errors
+    /// [`SteerError::NotAttached`]; [`SteerError::Keep`] if the interface has gone meanwhile.
+    pub fn take_over(&mut self, ifindex: u32) -> Result<(), SteerError> {
+        let steer = program(&mut self.object)?.fd().map_err(SteerError::Program)?;
+        let port = self.attached.get(&ifindex).ok_or(SteerError::NotAttached { ifindex })?;
+        port.program.replace(steer.as_fd()).map_err(|source| SteerError::Keep { ifindex, source })
     }
 }
