@@ -320,6 +320,10 @@ fn both_lanes_send_the_same_bytes_and_workers_get_what_they_want_to_see() {
         for (what, packet) in ordinary(tcp, udp, became) {
             let (by_worker, by_lane, hits) = host.both(way, &packet);
             assert!(by_worker.is_some(), "{what}, {way:?}");
+            if way == Way::Out && packet[6] & 0x40 == 0 {
+                assert_eq!(hits, 0, "a worker gives it its identification: {what}");
+                continue;
+            }
             assert_eq!((by_lane, hits), (by_worker, 1), "{what}, {way:?}");
         }
         for (what, packet) in odd(tcp, udp) {

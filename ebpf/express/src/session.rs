@@ -89,6 +89,9 @@ pub fn forward(ctx: &TcContext, end: End) -> Result<i32, Event> {
     Ok(leave::send(ctx, ifindex, kind))
 }
 
+/// In the first byte of flags and offset.
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// Reads what tells the session of a packet into `key`, and returns how many bytes come before the
 /// payload. `None` for what is no plain segment or datagram in the middle of a session: the worker
 /// sees to beginnings and ends, fragments, options, and to all that contradicts itself.
@@ -97,7 +100,10 @@ fn read(ctx: &TcContext, facts: &Facts, end: End, key: &mut SessionKey) -> Optio
     let bytes = front_of(ctx)?;
     let (total, protocol) = (be16(bytes, 16), bytes[23]);
     let plain = be16(bytes, 12) == IPV4 && bytes[14] == 0x45 && be16(bytes, 20) & 0x3fff == 0;
-    if !plain || total + 14 > facts.length || bytes[22] <= 1 || sum_of(bytes) != 0xffff {
+    // What may be fragmented further on leaves with an identification that a worker gives it
+    // (RFC 7857 section 10).
+    let keeps_identification = end == End::Destination || bytes[20] & DONT_FRAGMENT != 0;
+    if !plain || !keeps_identification || total + 14 > facts.length || bytes[22] <= 1 || sum_of(bytes) != 0xffff {
         return None;
     }
     if end == End::Source {
