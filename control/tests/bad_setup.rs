@@ -31,7 +31,7 @@ fn check(text: &str, expected: &str) {
 fn an_unknown_key_is_refused_with_its_line() {
     let home = Home::with("[underlay]\ninterface = \"uA\"\nmtu = 1500\n");
     let expected = "vxlane: vxlane.toml:3: unknown key `mtu` in [underlay]; \
-                    expected one of `interface`, `address`, `port`, `xdp`\n";
+                    expected one of `interface`, `address`, `port`, `xdp`, `udp6_zero_csum_tx`, `udp6_zero_csum_rx`\n";
     assert_eq!(refusal(&mut Command::new(VXLANE), &home.config()), expected);
 }
 

@@ -98,7 +98,7 @@ fn a_file_with_mistakes_changes_nothing_and_each_is_told_with_its_line() {
         ("name = \"red\"", "nome = \"red\"", ":14: unknown key `nome` in [[network]]"),
         ("192.0.2.3", "192.0.2.1", ":16: network[1].peers[0] = 192.0.2.1: this is our own VTEP address"),
         ("192.0.2.3", "239.1.1.1", ":16: network[1].peers[0] = 239.1.1.1: a multicast address"),
-        ("192.0.2.3", "192.0.2", ":16: invalid IPv4 address syntax"),
+        ("192.0.2.3", "192.0.2", ":16: invalid IP address syntax"),
         ("vni = 6000", "vni = 6000\nmtu = 1451", ":16: network[1].mtu = 1451: with 50 bytes of tunnel headers"),
         ("vni = 6000", "vni = 6000\nageing = 0", ":16: network[1].ageing = 0: stations would be forgotten at once"),
         (

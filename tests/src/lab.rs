@@ -175,6 +175,11 @@ impl Host {
         for address in self.addresses() {
             let (prefix, more) = if address.is_ipv4() { (24, "") } else { (64, " nodad") };
             self.ns.ip(&format!("address add {address}/{prefix} dev {device}{more}"))?;
+            if address.is_ipv6() {
+                // Asked for a neighbour before there is a packet for it, the kernel asks from a
+                // link-local address (`ndisc_solicit`, `net/ipv6/ndisc.c`).
+                self.ns.ip(&format!("address add fe80::{:x}/64 dev {device} nodad", self.number))?;
+            }
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ fn packets(rig: &WaysOut) -> u64 {
 
 /// Frames that workers have seen.
 fn seen(rig: &WaysOut) -> u64 {
-    rig.vtep.account().unwrap().number(&["received"])
+    rig.vtep.cli(&["stats", "--lane", "worker", "--json"]).unwrap()[0]["received"].as_u64().unwrap()
 }
 
 #[test]
