@@ -59,7 +59,7 @@ pub fn write<'a>(
     file.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
-/// Reads what [`write`] has written, as sessions of the networks that have these VNIs now; those of
+/// Reads what [`write()`] has written, as sessions of the networks that have these VNIs now; those of
 /// networks that are gone are left out.
 ///
 /// # Errors
