@@ -16,23 +16,24 @@ mod uses;
 use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},
     memlock,
-    nat::Board,
+    nat::{Board, BoardPart},
     tables::LocalVtep,
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
+    maps::{Array, HashMap as BpfMap, LpmTrie, Map, MapData, MapError, PerCpuArray, XskMap, lpm_trie::Key},
     programs::{ProgramError, Xdp},
 };
 use installed::Installed;
+use ipnetwork::Ipv6Network;
 pub use kept::KeptLink;
 use mapped::Mapped;
 use merging::Unmerged;
 use slots::Slots;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, RawFd},
     sync::Arc,
 };
@@ -205,6 +206,10 @@ pub struct Steer {
     sockets: XskMap<MapData>,
     vtep: Array<MapData, abi::VtepAddress>,
     vtep6: Array<MapData, abi::Vtep6Address>,
+    outside6: Array<MapData, abi::Outside6>,
+    prefixes6: LpmTrie<MapData, [u8; 16], u8>,
+    /// Those in that map.
+    routed: HashSet<Ipv6Network>,
     counters: PerCpuArray<MapData, u64>,
     board: Board,
     object: Ebpf,
@@ -235,6 +240,9 @@ impl Steer {
             sockets: take(&mut object, abi::maps::XSKS)?,
             vtep: take(&mut object, abi::maps::VTEP)?,
             vtep6: take(&mut object, abi::maps::VTEP6)?,
+            outside6: take(&mut object, abi::maps::OUTSIDE6)?,
+            prefixes6: take(&mut object, abi::maps::PREFIXES6)?,
+            routed: HashSet::new(),
             counters: take(&mut object, abi::maps::COUNTERS)?,
             board: board(&mut object)?,
             object,
@@ -244,7 +252,30 @@ impl Steer {
     /// Where address translation posts the ports that it lends at the address of the VTEP: what is
     /// for these is ours, too.
     pub fn board(&self) -> Board {
-        Arc::clone(&self.board)
+        Arc::new(BoardPart::new(&self.board, 0..BOARD))
+    }
+
+    /// The same for the address of [`set_outside_v6`](Self::set_outside_v6).
+    pub fn board_v6(&self) -> Board {
+        Arc::new(BoardPart::new(&self.board, BOARD..2 * BOARD))
+    }
+
+    /// Says at which IPv6 address ports are lent, and packets to which prefixes are ours.
+    ///
+    /// # Errors
+    /// [`SteerError::Map`]
+    pub fn set_outside_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), SteerError> {
+        let failed = || map_failed(abi::maps::PREFIXES6);
+        for prefix in self.routed.difference(routed) {
+            self.prefixes6.remove(&key(*prefix)).map_err(failed())?;
+        }
+        for prefix in routed.difference(&self.routed) {
+            self.prefixes6.insert(&key(*prefix), 0u8, 0).map_err(failed())?;
+        }
+        self.routed.clone_from(routed);
+        let address = lent.map_or([0; 16], |address| address.octets());
+        let prefixes = u32::try_from(routed.len()).unwrap_or(u32::MAX);
+        self.outside6.set(0, abi::Outside6 { address, prefixes }, 0).map_err(map_failed(abi::maps::OUTSIDE6))
     }
 
     /// Says which datagrams on uplinks are ours: VXLAN to an address of `local`, and what is for a
@@ -433,6 +464,13 @@ fn board(object: &mut Ebpf) -> Result<Board, SteerError> {
     let words = Mapped::map(map.fd().as_fd(), abi::LEASE_WORDS as usize).map_err(SteerError::Board)?;
     Ok(Arc::new(words))
 }
+
+fn key(prefix: Ipv6Network) -> Key<[u8; 16]> {
+    Key::new(prefix.prefix().into(), prefix.network().octets())
+}
+
+/// Words of the board of one internet protocol.
+const BOARD: usize = abi::LEASE_V6 as usize / 64;
 
 fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {
     move |source| SteerError::Map { name, source }

@@ -5,7 +5,7 @@
 
 pub(crate) mod tag;
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     handover::Mailbox,
@@ -310,7 +310,7 @@ impl<T: Transmit> Exits<T> {
 
     /// Tells the sender of `frame` what `router` has against it, if that may be told.
     #[cold]
-    fn refuse(&mut self, tables: &Tables, from: PortId, error: icmp::Error, router: Ipv4Addr, frame: &[u8]) {
+    fn refuse(&mut self, tables: &Tables, from: PortId, error: icmp::Error, router: IpAddr, frame: &[u8]) {
         self.answer(tables, from, |scratch| icmp::error(frame, error, router, scratch));
     }
 

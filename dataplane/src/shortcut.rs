@@ -294,6 +294,7 @@ fn is_plain(network: &Network) -> bool {
         host: _,
         internal: _,
         masquerade: _,
+        way_out6: _,
         routes: _,
         isolation,
         suppression: _,

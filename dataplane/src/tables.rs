@@ -17,8 +17,8 @@ use std::{
 
 use foldhash::fast::RandomState;
 pub use local::{LocalVtep, ZeroChecksums};
-pub use network::{Gateway, Guard, MoveLimit, Network};
-pub use outside::{Hop, NoHop, Outside, Route};
+pub use network::{Gateway, Guard, MoveLimit, Network, WayOut};
+pub use outside::{Hop, NoHop, Outside, Prefixes, Route, Ways};
 
 use crate::{
     express::Leg,
@@ -39,6 +39,8 @@ pub struct Tables {
     tunnels_v4: HashMap<(Vni, Ipv4Addr), (NetworkId, VtepId), RandomState>,
     tunnels_v6: HashMap<(Vni, Ipv6Addr), (NetworkId, VtepId), RandomState>,
     outside: Option<Arc<Outside>>,
+    /// Networks whose IPv6 packets leave as they are.
+    routed: Prefixes<Ipv6Addr, NetworkId>,
     publishes: Arc<[Publish]>,
 }
 
@@ -112,6 +114,7 @@ impl Tables {
             tunnels_v4: HashMap::default(),
             tunnels_v6: HashMap::default(),
             outside: None,
+            routed: Prefixes::default(),
             publishes: Arc::default(),
         }
     }
@@ -142,6 +145,9 @@ impl Tables {
             }
         }
         put(&mut self.networks, id.index(), network);
+        let routed = self.networks().filter_map(|(id, network)| Some((id, network.routed_prefix()?)));
+        let routed = routed.map(|(id, prefix)| (prefix.network(), prefix.prefix(), id));
+        self.routed = Prefixes::new(routed.collect::<Vec<_>>());
     }
 
     /// Says how packets leave the overlay. Until then none do.
@@ -163,6 +169,12 @@ impl Tables {
     #[inline]
     pub fn outside(&self) -> Option<&Outside> {
         self.outside.as_deref()
+    }
+
+    /// The network whose own IPv6 addresses the outside knows `address` among.
+    #[inline]
+    pub fn routed_to(&self, address: Ipv6Addr) -> Option<NetworkId> {
+        self.routed.longest(address).copied()
     }
 
     /// Our own VTEP.

@@ -1,6 +1,6 @@
 //! What becomes of a packet: exactly one [`Verdict`] each, and a name for every drop.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::{
     bridge::Origin,
@@ -33,7 +33,7 @@ pub enum Verdict {
         /// What it is told.
         error: icmp::Error,
         /// By whom.
-        from: Ipv4Addr,
+        from: IpAddr,
         /// Why.
         reason: DropReason,
     },

@@ -486,11 +486,9 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
         if let Some(express) = &mut self.express {
             express.tick(now, self.pipeline.router.nat.as_deref_mut());
         }
-        if let Some(nat) = &mut self.pipeline.router.nat {
-            nat.expire(now);
-            self.drop_left();
-            self.send_released(now);
-        }
+        self.pipeline.router.expire(now);
+        self.drop_left();
+        self.send_released(now);
         if let Some(events) = &self.events {
             for event in self.pipeline.events.take() {
                 // Control does not keep up, and has more than enough to tell of already.

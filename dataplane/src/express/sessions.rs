@@ -173,7 +173,7 @@ impl Flow {
         let (ends, became, mut way, at) = match (passage.way, inlet.role) {
             (Way::Out, Role::Access(id)) if id == view.network && to == outside.uplink => {
                 (key.destination, key.source) = (network.gateway?.mac.0, view.mac.0);
-                longest = longest.min(outside.hop(view.remote.0).ok()?.mtu.into());
+                longest = longest.min(outside.v4.hop(view.remote.0).ok()?.mtu.into());
                 let way = way(id, from, to, tables.port(to)?.express?.ifindex, KIND_SEND);
                 ((inside, remote), ours, way, from)
             }

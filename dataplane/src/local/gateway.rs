@@ -8,7 +8,7 @@ use super::{Answer, MAX_HEAD, Visit};
 use crate::{
     tables::Gateway,
     verdict::{DropReason, Verdict},
-    wire::{EtherType, Ethernet, Ipv4, Ipv6, Layers, checksum, protocol},
+    wire::{EtherType, Ethernet, Ipv4, Ipv6, Layers, checksum, ipv6, protocol},
 };
 
 /// What becomes of a frame that an endpoint sent to the MAC address of its gateway; `None` if it
@@ -72,11 +72,26 @@ fn is_beside(gateway: &Gateway, address: IpAddr) -> bool {
 /// Whether a packet, or the fragment of one that has its ports, is UDP to the port of VTEPs. Once
 /// translated it would come from the address of this host, which is that of a peer to others.
 fn is_tunnel(frame: &[u8], vxlan_port: u16) -> bool {
-    let Some(header) = frame.get(Ethernet::LEN..).and_then(Ipv4::new_checked) else { return false };
-    let ports = frame.get(Ethernet::LEN + header.header_len()..).and_then(|segment| segment.first_chunk::<4>());
-    let is_first = header.fragment_offset() == 0;
-    let to = ports.map(|&[_, _, high, low]| u16::from_be_bytes([high, low]));
-    header.protocol == protocol::UDP && is_first && to == Some(vxlan_port)
+    let Some(packet) = frame.get(Ethernet::LEN..) else { return false };
+    let udp = match packet.first().map(|first| first >> 4) {
+        Some(4) => udp_of_v4(packet),
+        _ => udp_of_v6(packet),
+    };
+    let ports = udp.and_then(|segment| segment.first_chunk::<4>());
+    ports.is_some_and(|&[_, _, high, low]| u16::from_be_bytes([high, low]) == vxlan_port)
+}
+
+fn udp_of_v4(packet: &[u8]) -> Option<&[u8]> {
+    let header = Ipv4::new_checked(packet)?;
+    let is_udp = header.protocol == protocol::UDP && header.fragment_offset() == 0;
+    is_udp.then(|| packet.get(header.header_len()..)).flatten()
+}
+
+fn udp_of_v6(packet: &[u8]) -> Option<&[u8]> {
+    let header = Ipv6::new_checked(packet)?;
+    let payload = packet.get(Ipv6::LEN..)?;
+    let upper = ipv6::upper(header.next_header, payload)?;
+    (upper.protocol == protocol::UDP && !upper.later).then(|| payload.get(upper.offset..)).flatten()
 }
 
 /// Bytes of the ICMP header of an echo.

@@ -6,9 +6,9 @@ use super::{Ports, Timeouts};
 
 /// How addresses are translated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NatConfig {
+pub struct NatConfig<A = Ipv4Addr> {
     /// Outside addresses, at most [`MOST_ADDRESSES`](Self::MOST_ADDRESSES); more are not used.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<A>,
     /// Outside ports, and identifiers of ICMP queries, over all workers.
     pub ports: Ports,
     /// Lifetimes of sessions.
@@ -27,12 +27,12 @@ pub struct NatConfig {
     pub clamp_mss: Option<u16>,
 }
 
-impl NatConfig {
+impl<A> NatConfig<A> {
     /// How many outside addresses there can be.
     pub const MOST_ADDRESSES: usize = 16;
 
     /// Translation to `addresses` and `ports`, with the defaults of everything else.
-    pub fn new(addresses: Vec<Ipv4Addr>, ports: Ports) -> Self {
+    pub fn new(addresses: Vec<A>, ports: Ports) -> Self {
         Self {
             addresses,
             ports,
@@ -43,6 +43,20 @@ impl NatConfig {
             endpoint_limit: 4096,
             network_limit: 49_152,
             clamp_mss: None,
+        }
+    }
+
+    /// The same to other addresses, which may be of the other protocol.
+    pub fn with_addresses<B>(&self, addresses: Vec<B>) -> NatConfig<B> {
+        NatConfig {
+            timeouts: self.timeouts,
+            filtering: self.filtering,
+            inbound_refresh: self.inbound_refresh,
+            sessions: self.sessions,
+            endpoint_limit: self.endpoint_limit,
+            network_limit: self.network_limit,
+            clamp_mss: self.clamp_mss,
+            ..NatConfig::new(addresses, self.ports.clone())
         }
     }
 }

@@ -4,30 +4,33 @@
 //! one that comes before the first waits for it. Both memories are small and fixed: a flood of
 //! fragments costs other fragments, never a whole packet.
 
-use std::{collections::VecDeque, net::Ipv4Addr};
+use std::collections::VecDeque;
 
 use super::{index::Hasher, ports::OutsideId};
 use crate::{
     clock::Ticks,
     ids::{NetworkId, WorkerId},
+    wire::Address,
 };
 
 /// A datagram in fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Datagram {
+pub(super) struct Datagram<A> {
     /// The network that it came from; `None` from outside.
     pub(super) network: Option<NetworkId>,
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
+    pub(super) source: A,
+    pub(super) destination: A,
+    /// Zero for IPv6, where it does not tell datagrams apart (RFC 8200 section 4.5).
     pub(super) protocol: u8,
-    pub(super) identification: u16,
+    /// 16 bits for IPv4.
+    pub(super) identification: u32,
 }
 
 /// What happens to the fragments of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Fate<A> {
     /// They leave with this address and identification.
-    Out { address: Ipv4Addr, identification: u16 },
+    Out { address: A, identification: u32 },
     /// They go to the endpoint behind this.
     In(OutsideId),
     /// Another worker knows.
@@ -36,25 +39,25 @@ pub(super) enum Fate {
 
 /// What is known of datagrams in fragments.
 #[derive(Debug)]
-pub(super) struct Fragments {
-    known: Box<[[Option<Known>; WAYS]; SETS]>,
-    held: Vec<Held>,
+pub(super) struct Fragments<A> {
+    known: Box<[[Option<Known<A>>; WAYS]; SETS]>,
+    held: Vec<Held<A>>,
     /// Held fragments whose first has come, to be looked at again.
     released: VecDeque<Vec<u8>>,
     blanks: Vec<Vec<u8>>,
-    identification: u16,
+    identification: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    datagram: Datagram,
-    fate: Fate,
+struct Known<A> {
+    datagram: Datagram<A>,
+    fate: Fate<A>,
     until: Ticks,
 }
 
 #[derive(Debug)]
-struct Held {
-    datagram: Datagram,
+struct Held<A> {
+    datagram: Datagram<A>,
     frame: Vec<u8>,
     until: Ticks,
 }
@@ -70,8 +73,8 @@ const KNOWN_FOR: Ticks = Ticks::from_secs(30);
 /// How long a fragment waits.
 const HELD_FOR: Ticks = Ticks::from_secs(2);
 
-impl Fragments {
-    pub(super) fn new(seed: u16) -> Self {
+impl<A: Address> Fragments<A> {
+    pub(super) fn new(seed: u32) -> Self {
         Self {
             known: Box::new([[None; WAYS]; SETS]),
             held: Vec::with_capacity(HELD),
@@ -82,13 +85,13 @@ impl Fragments {
     }
 
     /// What happens to the fragments of `datagram`.
-    pub(super) fn fate(&self, datagram: &Datagram, now: Ticks, hasher: &Hasher) -> Option<Fate> {
+    pub(super) fn fate(&self, datagram: &Datagram<A>, now: Ticks, hasher: &Hasher) -> Option<Fate<A>> {
         let known = self.known[set_of(datagram, hasher)].iter().flatten();
         known.into_iter().find(|known| known.datagram == *datagram && known.until > now).map(|known| known.fate)
     }
 
     /// Remembers it, in place of what was known for longest if need be.
-    pub(super) fn remember(&mut self, datagram: Datagram, fate: Fate, now: Ticks, hasher: &Hasher) {
+    pub(super) fn remember(&mut self, datagram: Datagram<A>, fate: Fate<A>, now: Ticks, hasher: &Hasher) {
         let set = &mut self.known[set_of(&datagram, hasher)];
         let same = set.iter().position(|known| known.is_some_and(|known| known.datagram == datagram));
         let eldest = || set.iter().enumerate().min_by_key(|(_, known)| known.map_or(Ticks(0), |known| known.until));
@@ -98,14 +101,14 @@ impl Fragments {
     }
 
     /// An identification that leaves with no other datagram for a long time (RFC 6864 section 4.2).
-    pub(super) fn identification(&mut self) -> u16 {
+    pub(super) fn identification(&mut self) -> u32 {
         self.identification = self.identification.wrapping_add(1);
         self.identification
     }
 
     /// Keeps `frame` until the first fragment of `datagram` comes; `false` if there is no room.
     #[must_use]
-    pub(super) fn hold(&mut self, datagram: Datagram, frame: &[u8], now: Ticks) -> bool {
+    pub(super) fn hold(&mut self, datagram: Datagram<A>, frame: &[u8], now: Ticks) -> bool {
         if frame.len() > FRAME {
             return false;
         }
@@ -122,7 +125,7 @@ impl Fragments {
         self.release(|held| held.until <= now);
     }
 
-    fn release(&mut self, due: impl Fn(&Held) -> bool) {
+    fn release(&mut self, due: impl Fn(&Held<A>) -> bool) {
         let mut place = 0;
         while let Some(held) = self.held.get(place) {
             if due(held) {
@@ -150,13 +153,12 @@ impl Fragments {
 
     /// Bytes it takes.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.known) + HELD * (FRAME + size_of::<Held>())
+        size_of_val(&*self.known) + HELD * (FRAME + size_of::<Held<A>>())
     }
 }
 
-fn set_of(datagram: &Datagram, hasher: &Hasher) -> usize {
-    let network = datagram.network.map_or(1 << 16, |network| u32::from(network.0));
-    let left = u64::from(datagram.source.to_bits()) << 32 | u64::from(datagram.destination.to_bits());
-    let right = u64::from(network) << 24 | u64::from(datagram.identification) << 8 | u64::from(datagram.protocol);
-    hasher.hash(left, right).below(SETS)
+fn set_of<A: Address>(datagram: &Datagram<A>, hasher: &Hasher) -> usize {
+    let network = datagram.network.map_or(1 << 16, |network| u64::from(network.0));
+    let rest = network << 40 | u64::from(datagram.protocol) << 32 | u64::from(datagram.identification);
+    hasher.hash(hasher.hash(rest, datagram.source).word(), datagram.destination).below(SETS)
 }

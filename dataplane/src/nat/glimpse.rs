@@ -8,39 +8,49 @@
 use std::net::Ipv4Addr;
 
 use super::{Inside, Key, Nat, OutsideId, Protocol, Way, index::Hash};
-use crate::{ids::NetworkId, port::BURST};
+use crate::{
+    ids::NetworkId,
+    port::BURST,
+    wire::{Address, Version},
+};
 
 /// Sessions that fit the second level cache of any processor, with what is read to find them.
 const CACHED_SESSIONS: usize = 4096;
 
 /// The ports and addresses of a packet, unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Glimpse {
+pub struct Glimpse<A = Ipv4Addr> {
     way: Way,
     pub(super) network: NetworkId,
     pub(super) protocol: Protocol,
-    pub(super) source: (Ipv4Addr, u16),
-    destination: (Ipv4Addr, u16),
+    pub(super) source: (A, u16),
+    destination: (A, u16),
 }
 
-impl Glimpse {
-    /// A glimpse at the IPv4 packet that `bytes` begin with, on its way out of `network`, or in.
+impl<A: Address> Glimpse<A> {
+    /// A glimpse at the packet that `bytes` begin with, on its way out of `network`, or in.
     #[inline]
     pub fn at(way: Way, network: NetworkId, bytes: &[u8]) -> Option<Self> {
-        let head = bytes.first_chunk::<28>()?;
-        let protocol = Protocol::from_number(head[9]).filter(|_| head[0] == 0x45)?;
-        let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]);
-        let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        let (source, destination) = match (protocol, way) {
-            (Protocol::Icmp, Way::Out) => (port(24), 0),
-            (Protocol::Icmp, Way::In) => (0, port(24)),
-            _ => (port(20), port(22)),
+        let (first, upper) = (*bytes.first()?, bytes.get(A::VERSION.header_len()..)?.first_chunk::<8>()?);
+        let (is_plain, number) = match A::VERSION {
+            Version::V4 => (first == 0x45, bytes[9]),
+            Version::V6 => (first >> 4 == 6, bytes[6]),
         };
-        Some(Self { way, network, protocol, source: (address(12), source), destination: (address(16), destination) })
+        let protocol = Protocol::from_number(A::VERSION, number).filter(|_| is_plain)?;
+        let port = |at: usize| u16::from_be_bytes([upper[at], upper[at + 1]]);
+        let (source, destination) = match (protocol, way) {
+            (Protocol::Icmp, Way::Out) => (port(4), 0),
+            (Protocol::Icmp, Way::In) => (0, port(4)),
+            _ => (port(0), port(2)),
+        };
+        let address = |at: usize| A::first(bytes.get(at..)?);
+        let source = (address(A::VERSION.source_at())?, source);
+        let destination = (address(A::VERSION.destination_at())?, destination);
+        Some(Self { way, network, protocol, source, destination })
     }
 }
 
-impl Nat {
+impl<A: Address> Nat<A> {
     /// Whether there are so many sessions that [looking ahead](Self::prepare) pays.
     #[inline]
     pub fn outgrows_cache(&self) -> bool {
@@ -48,7 +58,7 @@ impl Nat {
     }
 
     /// Brings near what the packets of a burst will need; of some, nothing may be known.
-    pub fn prepare(&self, glimpses: &[Option<Glimpse>; BURST]) {
+    pub fn prepare(&self, glimpses: &[Option<Glimpse<A>>; BURST]) {
         let mut hashes = [None; BURST];
         for (glimpse, place) in glimpses.iter().zip(&mut hashes) {
             let Some(glimpse) = glimpse else { continue };
@@ -80,11 +90,11 @@ impl Nat {
         }
     }
 
-    fn inside_of(&self, glimpse: &Glimpse) -> Inside {
+    fn inside_of(&self, glimpse: &Glimpse<A>) -> Inside<A> {
         Inside { network: glimpse.network, address: glimpse.source.0, port: glimpse.source.1 }
     }
 
-    fn look_for(&self, outside: OutsideId, (remote, port): (Ipv4Addr, u16)) -> Hash {
+    fn look_for(&self, outside: OutsideId, (remote, port): (A, u16)) -> Hash {
         Key { outside, remote, port }.hash(&self.hasher)
     }
 }

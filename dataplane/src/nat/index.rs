@@ -6,7 +6,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::memory;
+use crate::{
+    memory,
+    wire::{Address, Version},
+};
 
 /// From hashes to places.
 #[derive(Debug)]
@@ -113,6 +116,11 @@ impl Hash {
         self.0 as usize & (sets - 1)
     }
 
+    /// All of it, to hash on.
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
     /// Bits that the first bucket does not depend on.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
@@ -121,25 +129,30 @@ impl Hash {
     }
 }
 
-/// Hashes keys of up to 128 bits with secrets of its own.
+/// Hashes keys of an address and 64 bits more with secrets of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hasher {
-    secrets: [u64; 3],
+    secrets: [u64; 4],
 }
 
 impl Hasher {
     /// New secrets: the standard library's per-process random keys.
     pub(super) fn new() -> Self {
         let random = RandomState::new();
-        // Odd, so that multiplying by it loses nothing.
-        Self { secrets: [random.hash_one(0u8), random.hash_one(1u8) | 1, random.hash_one(2u8)] }
+        // Odd, so that multiplying by them loses nothing.
+        Self { secrets: [0u8, 1, 2, 3].map(|number| random.hash_one(number) | 1) }
     }
 
     /// The hash of the key `(left, right)`.
     #[inline]
-    pub(super) fn hash(&self, left: u64, right: u64) -> Hash {
-        let [first, second, third] = self.secrets;
-        Hash(fold(fold(left ^ first, second) ^ right, third | 1))
+    pub(super) fn hash<A: Address>(&self, left: u64, right: A) -> Hash {
+        let [first, second, third, fourth] = self.secrets;
+        let ([high, low], left) = (right.words(), fold(left ^ first, second));
+        let left = match A::VERSION {
+            Version::V4 => left,
+            Version::V6 => fold(left ^ high, fourth),
+        };
+        Hash(fold(left ^ low, third))
     }
 }
 
@@ -158,11 +171,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
     fn an_index_takes_its_whole_capacity() {
         let (mut index, hasher) = (Index::new(65_536), Hasher::new());
-        let taken = (0..65_536).filter(|&key| index.insert(hasher.hash(u64::from(key), 7), key)).count();
+        let taken = (0..65_536)
+            .filter(|&key| index.insert(hasher.hash(u64::from(key), Ipv4Addr::new(10, 0, 0, 7)), key))
+            .count();
         assert!(taken >= 65_534, "{taken}");
     }
 
@@ -172,7 +188,7 @@ mod tests {
             let (mut index, hasher) = (Index::new(1024), Hasher::new());
             let (mut model, mut keys) = (HashMap::new(), Vec::<u64>::new());
             for (key, insert) in steps {
-                let hash = hasher.hash(key, key * 3);
+                let hash = hasher.hash(key, Ipv6Addr::from_bits(u128::from(key * 3) << 60));
                 let found = index.find(hash, |place| keys[place as usize] == key);
                 prop_assert_eq!(found, model.get(&key).copied());
                 match (found, insert) {

@@ -1,35 +1,39 @@
 //! Mappings: which inside endpoint an outside port stands for, and how much each host has.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     counts::{CountKey, Counts},
     index::{Hash, Hasher, Index},
     ports::{OutsideId, Protocol},
 };
-use crate::{ids::NetworkId, memory, wire::MacAddr};
+use crate::{
+    ids::NetworkId,
+    memory,
+    wire::{Address, MacAddr},
+};
 
 /// An endpoint inside a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Inside {
+pub(super) struct Inside<A> {
     pub(super) network: NetworkId,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: A,
     pub(super) port: u16,
 }
 
-impl Inside {
+impl<A: Address> Inside<A> {
     #[inline]
     pub(super) fn hash(self, protocol: Protocol, hasher: &Hasher) -> Hash {
         let left = u64::from(self.network.0) << 16 | u64::from(self.port);
-        hasher.hash(left << 2 | protocol as u64, u64::from(self.address.to_bits()))
+        hasher.hash(left << 2 | protocol as u64, self.address)
     }
 }
 
 /// What an outside endpoint stands for.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(super) struct Mapping {
-    address: u32,
+#[repr(C, align(32))]
+pub(super) struct Mapping<A> {
+    address: A,
     port: u16,
     network: u16,
     /// Where the endpoint was last heard from.
@@ -37,8 +41,6 @@ pub(super) struct Mapping {
     lent: u16,
     /// Its sessions, expired ones that have not been found out included.
     pub(super) sessions: u32,
-    /// So that two of them fill a cache line.
-    unused: [u32; 3],
 }
 
 /// In [`Mapping::lent`]: for as long as there are sessions.
@@ -46,14 +48,15 @@ const LENT: u16 = 1;
 /// For as long as control wants it.
 const PUBLISHED: u16 = 2;
 
-const _: () = assert!(size_of::<Mapping>() == 32);
+/// Two of them fill a cache line.
+const _: () = assert!(size_of::<Mapping<Ipv4Addr>>() == 32 && size_of::<Mapping<Ipv6Addr>>() == 32);
 
-impl Mapping {
-    const FREE: Self = Self { address: 0, port: 0, network: 0, mac: [0; 6], lent: 0, sessions: 0, unused: [0; 3] };
+impl<A: Address> Mapping<A> {
+    const FREE: Self = Self { address: A::UNSPECIFIED, port: 0, network: 0, mac: [0; 6], lent: 0, sessions: 0 };
 
     #[inline]
-    pub(super) fn inside(&self) -> Inside {
-        Inside { network: NetworkId(self.network), address: Ipv4Addr::from_bits(self.address), port: self.port }
+    pub(super) fn inside(&self) -> Inside<A> {
+        Inside { network: NetworkId(self.network), address: self.address, port: self.port }
     }
 
     #[inline]
@@ -72,12 +75,12 @@ impl Mapping {
 
 /// All mappings of a worker.
 #[derive(Debug)]
-pub(super) struct Mappings {
+pub(super) struct Mappings<A> {
     /// By [`OutsideId`].
-    table: Vec<Mapping>,
+    table: Vec<Mapping<A>>,
     by_inside: Index,
     /// Sessions by host.
-    by_host: Counts,
+    by_host: Counts<A>,
     /// Sessions by network.
     by_network: Vec<u32>,
     /// Lent ports by network.
@@ -85,7 +88,7 @@ pub(super) struct Mappings {
     len: usize,
 }
 
-impl Mappings {
+impl<A: Address> Mappings<A> {
     /// Room for every port of `addresses` addresses, of which at most `capacity` can be lent.
     pub(super) fn new(addresses: usize, capacity: usize) -> Self {
         let places = (addresses * Protocol::ALL.len()) << 16;
@@ -103,7 +106,7 @@ impl Mappings {
 
     /// The outside endpoint that stands for `inside`.
     #[inline]
-    pub(super) fn find(&self, hash: Hash, inside: Inside, protocol: Protocol) -> Option<OutsideId> {
+    pub(super) fn find(&self, hash: Hash, inside: Inside<A>, protocol: Protocol) -> Option<OutsideId> {
         let is_it = |place: u32| {
             let id = OutsideId(place);
             id.protocol() == protocol && self.table[id.index()].inside() == inside
@@ -113,7 +116,7 @@ impl Mappings {
 
     /// What `id` stands for, if it is lent.
     #[inline]
-    pub(super) fn get(&self, id: OutsideId) -> Option<&Mapping> {
+    pub(super) fn get(&self, id: OutsideId) -> Option<&Mapping<A>> {
         self.table.get(id.index()).filter(|mapping| mapping.lent != 0)
     }
 
@@ -124,24 +127,23 @@ impl Mappings {
     }
 
     /// Sessions of the host at `inside`, and of its network.
-    pub(super) fn load(&self, inside: Inside, hasher: &Hasher) -> (u32, u32) {
+    pub(super) fn load(&self, inside: Inside<A>, hasher: &Hasher) -> (u32, u32) {
         (self.by_host.get(host(inside), hasher), self.by_network[inside.network.index()])
     }
 
     /// Has `id` stand for `inside`; `false` if there is no room.
     #[must_use]
-    pub(super) fn insert(&mut self, hash: Hash, id: OutsideId, inside: Inside, mac: MacAddr) -> bool {
+    pub(super) fn insert(&mut self, hash: Hash, id: OutsideId, inside: Inside<A>, mac: MacAddr) -> bool {
         if !self.by_inside.insert(hash, id.0) {
             return false;
         }
         self.table[id.index()] = Mapping {
-            address: inside.address.to_bits(),
+            address: inside.address,
             port: inside.port,
             network: inside.network.0,
             mac: mac.0,
             lent: LENT,
             sessions: 0,
-            unused: [0; 3],
         };
         self.len += 1;
         self.lent_by_network[inside.network.index()] += 1;
@@ -199,7 +201,7 @@ impl Mappings {
     pub(super) fn find_which(
         &self,
         hash: Hash,
-        inside: Inside,
+        inside: Inside<A>,
         protocol: Protocol,
         is_it: impl Fn(OutsideId) -> bool,
     ) -> Option<OutsideId> {
@@ -251,6 +253,6 @@ impl Mappings {
 }
 
 /// What a host is counted by.
-fn host(inside: Inside) -> CountKey {
-    (u64::from(inside.network.0), u64::from(inside.address.to_bits()))
+fn host<A>(inside: Inside<A>) -> CountKey<A> {
+    (u64::from(inside.network.0), inside.address)
 }

@@ -9,7 +9,8 @@
 //! outside ports from blocks that are this worker's alone, so workers share nothing; a packet for
 //! another one's port says so ([`Restored::Elsewhere`]). An inside endpoint keeps one outside
 //! endpoint for all its remotes as long as any session lives (endpoint-independent mapping), and
-//! an inside host one address of the pool (paired pooling).
+//! an inside host one address of the pool (paired pooling). IPv4 and IPv6 are translated alike,
+//! each by a [`Nat`] of its own.
 //!
 //! Everything is bounded: sessions, ports, sessions of one host and of one network, fragments.
 //! What is full refuses newcomers and says so; no living session ever makes room for another.
@@ -45,7 +46,7 @@ use odd::datagram;
 use packet::{Flow, Kind, Packet};
 pub use passage::Passage;
 use passage::Watch;
-pub use ports::{BadPorts, BlindBoard, Board, Ports, Protocol, owner};
+pub use ports::{BadPorts, BlindBoard, Board, BoardPart, Ports, Protocol, owner};
 use ports::{Leases, OutsideId};
 pub use publish::Publish;
 use publish::Published;
@@ -60,7 +61,7 @@ use crate::{
     clock::{Instant, Ticks},
     ids::{NetworkId, WorkerId},
     verdict::DropReason,
-    wire::{Ipv4, MacAddr, tcp},
+    wire::{Address, Ipv4, MacAddr, Version, tcp},
 };
 
 /// A direction.
@@ -104,19 +105,19 @@ pub enum Restored {
 
 /// The address translation of one worker.
 #[derive(Debug)]
-pub struct Nat {
-    config: NatConfig,
+pub struct Nat<A = Ipv4Addr> {
+    config: NatConfig<A>,
     me: WorkerId,
     workers: u16,
     hasher: Hasher,
     lifetimes: Lifetimes,
     leases: Leases,
-    mappings: Mappings,
-    sessions: Sessions,
+    mappings: Mappings<A>,
+    sessions: Sessions<A>,
     /// Sessions by mapping and remote address, where that decides who may answer.
-    called: Option<Counts>,
-    fragments: Fragments,
-    published: Published,
+    called: Option<Counts<A>>,
+    fragments: Fragments<A>,
+    published: Published<A>,
     watch: Watch,
     /// Sessions that ever began.
     begun: u64,
@@ -131,10 +132,10 @@ pub const FULL: [DropReason; 4] =
 /// Sessions that one [`Nat::expire`] ends or puts off, at most: under a millisecond.
 const EXPIRED_PER_TICK: usize = 4096;
 
-impl Nat {
+impl<A: Address> Nat<A> {
     /// The translation of worker `me` out of `workers`, which posts its leases on `board`.
-    pub fn new(config: NatConfig, me: WorkerId, workers: u16, board: Board) -> Self {
-        let addresses = config.addresses.len().min(NatConfig::MOST_ADDRESSES);
+    pub fn new(config: NatConfig<A>, me: WorkerId, workers: u16, board: Board) -> Self {
+        let addresses = config.addresses.len().min(NatConfig::<A>::MOST_ADDRESSES);
         let leases = Leases::new(&config.ports, addresses, me, workers, board);
         let ports = Protocol::ALL.iter().map(|&protocol| leases.free(protocol)).sum::<usize>();
         let mapped = ports.min(config.sessions);
@@ -145,7 +146,7 @@ impl Nat {
             sessions: Sessions::new(config.sessions),
             hasher: Hasher::new(),
             // Workers start far apart, so that the identifications they give do not meet.
-            fragments: Fragments::new(me.0.wrapping_mul(u16::MAX / workers.max(1))),
+            fragments: Fragments::new(u32::from(me.0).wrapping_mul(u32::MAX / u32::from(workers.max(1)))),
             published: Published::default(),
             watch: Watch::default(),
             begun: 0,
@@ -159,11 +160,11 @@ impl Nat {
     }
 
     /// What it was made with.
-    pub fn config(&self) -> &NatConfig {
+    pub fn config(&self) -> &NatConfig<A> {
         &self.config
     }
 
-    /// Gives a packet that leaves its network an outside source. `packet` starts with its IPv4
+    /// Gives a packet that leaves its network an outside source. `packet` starts with its IP
     /// header; its checksums must be finished and its TTL is left alone.
     ///
     /// # Errors
@@ -180,13 +181,13 @@ impl Nat {
         match parsed.kind {
             Kind::Whole(flow) => {
                 let id = self.mapped(now, from, &parsed, &flow)?;
-                self.leave(packet, &flow, id);
-                self.identify(packet);
+                self.leave(packet, parsed.at, &flow, id);
+                self.identify(&parsed, packet);
                 Ok(())
             }
             Kind::First(flow) => {
                 let id = self.mapped(now, from, &parsed, &flow)?;
-                self.leave(packet, &flow, id);
+                self.leave(packet, parsed.at, &flow, id);
                 self.fragment_leaves(now, from, &parsed, packet);
                 Ok(())
             }
@@ -199,7 +200,7 @@ impl Nat {
     }
 
     /// Gives a packet from outside back to the inside endpoint that its destination stands for.
-    /// `frame` has the packet's IPv4 header at `start`; `mtu_of` says how long a packet a network
+    /// `frame` has the packet's IP header at `start`; `mtu_of` says how long a packet a network
     /// takes, if there is such a network still. With `may_wait`, a fragment that comes too early
     /// is kept.
     ///
@@ -247,7 +248,7 @@ impl Nat {
 
     /// Whether `address` is one of the pool.
     #[inline]
-    pub fn is_outside(&self, address: Ipv4Addr) -> bool {
+    pub fn is_outside(&self, address: A) -> bool {
         self.config.addresses.contains(&address)
     }
 
@@ -268,7 +269,7 @@ impl Nat {
     }
 
     /// Ends every session that `keep` does not vouch for.
-    pub fn retain(&mut self, mut keep: impl FnMut(&SessionView) -> bool) -> usize {
+    pub fn retain(&mut self, mut keep: impl FnMut(&SessionView<A>) -> bool) -> usize {
         let before = self.sessions.len();
         for place in 0..self.sessions.places() {
             let found = self.sessions.iter_from(place).next().map(|(id, _)| id);
@@ -294,7 +295,7 @@ impl Nat {
 
     /// The outside endpoint for a packet from inside, with its session up to date.
     #[inline]
-    fn mapped(&mut self, now: Ticks, from: Sender, packet: &Packet, flow: &Flow) -> Result<OutsideId, DropReason> {
+    fn mapped(&mut self, now: Ticks, from: Sender, packet: &Packet<A>, flow: &Flow) -> Result<OutsideId, DropReason> {
         if flow.is_reply {
             return Err(DropReason::NatNoSession);
         }
@@ -368,9 +369,9 @@ impl Nat {
         &mut self,
         now: Ticks,
         from: Sender,
-        inside: Inside,
+        inside: Inside<A>,
         hash: Hash,
-        packet: &Packet,
+        packet: &Packet<A>,
         flow: &Flow,
     ) -> Result<OutsideId, DropReason> {
         self.try_open(now, from, inside, hash, packet, flow)
@@ -381,9 +382,9 @@ impl Nat {
         &mut self,
         now: Ticks,
         from: Sender,
-        inside: Inside,
+        inside: Inside<A>,
         hash: Hash,
-        packet: &Packet,
+        packet: &Packet<A>,
         flow: &Flow,
     ) -> Result<OutsideId, DropReason> {
         let state = match flow.protocol {
@@ -413,7 +414,7 @@ impl Nat {
     }
 
     /// Whether the host at `inside` may have another session.
-    fn admit(&self, inside: Inside) -> Result<(), DropReason> {
+    fn admit(&self, inside: Inside<A>) -> Result<(), DropReason> {
         let (host, network) = self.mappings.load(inside, &self.hasher);
         match () {
             () if host >= self.config.endpoint_limit => Err(DropReason::NatEndpointLimit),
@@ -423,7 +424,7 @@ impl Nat {
     }
 
     /// Puts a session into all tables, or into none.
-    fn begin(&mut self, now: Ticks, key: Key, state: State) -> Result<SessionId, DropReason> {
+    fn begin(&mut self, now: Ticks, key: Key<A>, state: State) -> Result<SessionId, DropReason> {
         let full = DropReason::NatTableFull;
         let counted = self.mappings.add_session(key.outside, &self.hasher);
         let called = counted && self.called.as_mut().is_none_or(|called| called.add(caller(key), &self.hasher));
@@ -462,10 +463,10 @@ impl Nat {
     }
 
     #[inline]
-    fn leave(&self, packet: &mut [u8], flow: &Flow, id: OutsideId) {
-        rewrite::endpoint(packet, flow, Side::Source, self.address_of(id), id.port());
+    fn leave(&self, packet: &mut [u8], at: usize, flow: &Flow, id: OutsideId) {
+        rewrite::endpoint(packet, at, flow, Side::Source, self.address_of(id), id.port());
         if let Some(most) = self.config.clamp_mss {
-            rewrite::clamp(packet, flow, most);
+            rewrite::clamp(packet, at, flow, most);
         }
     }
 
@@ -475,7 +476,7 @@ impl Nat {
         &mut self,
         now: Ticks,
         address: u8,
-        packet: &Packet,
+        packet: &Packet<A>,
         flow: &Flow,
         bytes: &mut [u8],
         mtu_of: impl Fn(NetworkId) -> Option<u16>,
@@ -498,12 +499,12 @@ impl Nat {
             }
             expired => self.answer(now, expired, inside, key, packet, flow)?,
         }
-        if let Some(too_long) = too_long(bytes, packet.length, mtu) {
+        if let Some(too_long) = too_long::<A>(bytes, packet.length, mtu) {
             return Ok(too_long);
         }
-        rewrite::endpoint(bytes, flow, Side::Destination, inside.address, inside.port);
+        rewrite::endpoint(bytes, packet.at, flow, Side::Destination, inside.address, inside.port);
         if let Some(most) = self.config.clamp_mss {
-            rewrite::clamp(bytes, flow, most);
+            rewrite::clamp(bytes, packet.at, flow, most);
         }
         Ok(Restored::Inside { network: inside.network, mac: mapping.mac() })
     }
@@ -514,9 +515,9 @@ impl Nat {
         &mut self,
         now: Ticks,
         expired: Option<SessionId>,
-        inside: Inside,
-        key: Key,
-        packet: &Packet,
+        inside: Inside<A>,
+        key: Key<A>,
+        packet: &Packet<A>,
         flow: &Flow,
     ) -> Result<(), DropReason> {
         if let Some(expired) = expired {
@@ -530,7 +531,7 @@ impl Nat {
         if self.mappings.get(key.outside).is_none() {
             return Err(DropReason::NatNoSession);
         }
-        let asked = |called: &Counts| called.get(caller(key), &self.hasher) > 0;
+        let asked = |called: &Counts<A>| called.get(caller(key), &self.hasher) > 0;
         if !self.mappings.is_published(key.outside) && !self.called.as_ref().is_none_or(asked) {
             return Err(DropReason::NatFiltered);
         }
@@ -547,26 +548,28 @@ impl Nat {
     }
 
     #[inline]
-    fn address_of(&self, id: OutsideId) -> Ipv4Addr {
-        self.config.addresses.get(id.address()).copied().unwrap_or(Ipv4Addr::UNSPECIFIED)
+    fn address_of(&self, id: OutsideId) -> A {
+        self.config.addresses.get(id.address()).copied().unwrap_or(A::UNSPECIFIED)
     }
 
     /// The place of `address` in the pool.
     #[inline]
-    fn pool_index(&self, address: Ipv4Addr) -> Option<u8> {
+    fn pool_index(&self, address: A) -> Option<u8> {
         let place = self.config.addresses.iter().position(|&ours| ours == address)?;
         u8::try_from(place).ok()
     }
 }
 
 /// What is called by a session, for address-dependent filtering.
-fn caller(key: Key) -> counts::CountKey {
-    (u64::from(key.outside.0), u64::from(key.remote.to_bits()))
+fn caller<A: Address>(key: Key<A>) -> counts::CountKey<A> {
+    (u64::from(key.outside.0), key.remote)
 }
 
 /// Whether a packet that must not be fragmented has too many bytes for its network.
 #[inline]
-fn too_long(bytes: &[u8], length: usize, mtu: u16) -> Option<Restored> {
-    let refused = length > usize::from(mtu) && Ipv4::new_checked(bytes).is_some_and(Ipv4::dont_fragment);
+fn too_long<A: Address>(bytes: &[u8], length: usize, mtu: u16) -> Option<Restored> {
+    // Nobody but its sender fragments a packet of IPv6 (RFC 8200 section 5).
+    let dont_fragment = || A::VERSION == Version::V6 || Ipv4::new_checked(bytes).is_some_and(Ipv4::dont_fragment);
+    let refused = length > usize::from(mtu) && dont_fragment();
     refused.then_some(Restored::TooLong { mtu })
 }

@@ -10,21 +10,27 @@ use super::{
     sessions::Key,
     too_long,
 };
-use crate::{clock::Ticks, ids::NetworkId, verdict::DropReason, wire::Ipv4};
+use crate::{
+    clock::Ticks,
+    ids::NetworkId,
+    verdict::DropReason,
+    wire::{Address, Ipv4, Version},
+};
 
-impl Nat {
-    /// Gives a packet that may be fragmented, here or further on, an identification that no other
-    /// host behind the same address has given it (RFC 7857 section 10, RFC 6864 section 4.1).
+impl<A: Address> Nat<A> {
+    /// Gives a packet of IPv4 that may be fragmented, here or further on, an identification that no
+    /// other host behind the same address has given it (RFC 7857 section 10, RFC 6864 section 4.1).
     #[inline]
-    pub(super) fn identify(&mut self, packet: &mut [u8]) {
-        if Ipv4::new_checked(packet).is_some_and(|header| !header.dont_fragment()) {
+    pub(super) fn identify(&mut self, packet: &Packet<A>, bytes: &mut [u8]) {
+        let may_be_cut = || Ipv4::new_checked(bytes).is_some_and(|header| !header.dont_fragment());
+        if A::VERSION == Version::V4 && may_be_cut() {
             let identification = self.fragments.identification();
-            rewrite::set_identification(packet, identification);
+            rewrite::set_identification::<A>(bytes, packet.identification_at, identification);
         }
     }
 
     /// A fragment leaves with the address of its host and an identification that is ours.
-    pub(super) fn fragment_leaves(&mut self, now: Ticks, from: Sender, packet: &Packet, bytes: &mut [u8]) {
+    pub(super) fn fragment_leaves(&mut self, now: Ticks, from: Sender, packet: &Packet<A>, bytes: &mut [u8]) {
         // The first fragment has its new address already: the old one is in `packet`.
         let datagram = datagram(Some(from.network), packet, bytes);
         let known = self.fragments.fate(&datagram, now, &self.hasher);
@@ -39,7 +45,7 @@ impl Nat {
             }
         };
         rewrite::set_address(bytes, Side::Source, address);
-        rewrite::set_identification(bytes, identification);
+        rewrite::set_identification::<A>(bytes, packet.identification_at, identification);
     }
 
     pub(super) fn fragment_arrives(
@@ -52,7 +58,7 @@ impl Nat {
         let mapping = self.mappings.get(id).ok_or(DropReason::NatFragment)?;
         let inside = mapping.inside();
         let mtu = mtu_of(inside.network).ok_or(DropReason::NatFragment)?;
-        if let Some(too_long) = too_long(bytes, length, mtu) {
+        if let Some(too_long) = too_long::<A>(bytes, length, mtu) {
             return Ok(too_long);
         }
         rewrite::set_address(bytes, Side::Destination, inside.address);
@@ -65,8 +71,8 @@ impl Nat {
     pub(super) fn error_leaves(
         &self,
         from: Sender,
-        packet: &Packet,
-        quote: &Quote,
+        packet: &Packet<A>,
+        quote: &Quote<A>,
         bytes: &mut [u8],
     ) -> Result<(), DropReason> {
         let bad = DropReason::NatIcmpError;
@@ -75,7 +81,7 @@ impl Nat {
         let id = self.mappings.find(inside.hash(flow.protocol, &self.hasher), inside, flow.protocol).ok_or(bad)?;
         let key = Key { outside: id, remote: quote.source, port: flow.source };
         self.sessions.find(key.hash(&self.hasher), key).ok_or(bad)?;
-        rewrite::error(bytes, packet.length, quote, Side::Destination, self.address_of(id), id.port());
+        rewrite::error(bytes, packet, quote, Side::Destination, self.address_of(id), id.port());
         Ok(())
     }
 
@@ -85,8 +91,8 @@ impl Nat {
     pub(super) fn error_arrives(
         &self,
         address: u8,
-        packet: &Packet,
-        quote: &Quote,
+        packet: &Packet<A>,
+        quote: &Quote<A>,
         bytes: &mut [u8],
         mtu_of: impl Fn(NetworkId) -> Option<u16>,
     ) -> Result<Restored, DropReason> {
@@ -103,22 +109,24 @@ impl Nat {
         self.sessions.find(key.hash(&self.hasher), key).ok_or(bad)?;
         let inside = mapping.inside();
         let mtu = mtu_of(inside.network).ok_or(bad)?;
-        if let Some(too_long) = too_long(bytes, packet.length, mtu) {
+        if let Some(too_long) = too_long::<A>(bytes, packet.length, mtu) {
             return Ok(too_long);
         }
-        rewrite::error(bytes, packet.length, quote, Side::Source, inside.address, inside.port);
+        rewrite::error(bytes, packet, quote, Side::Source, inside.address, inside.port);
         Ok(Restored::Inside { network: inside.network, mac: mapping.mac() })
     }
 }
 
 /// The datagram that a fragment belongs to.
-pub(super) fn datagram(network: Option<NetworkId>, packet: &Packet, bytes: &[u8]) -> Datagram {
-    let header = Ipv4::new_checked(bytes);
-    Datagram {
-        network,
-        source: packet.source,
-        destination: packet.destination,
-        protocol: header.map_or(0, |header| header.protocol),
-        identification: header.map_or(0, |header| header.identification.get()),
-    }
+pub(super) fn datagram<A: Address>(network: Option<NetworkId>, packet: &Packet<A>, bytes: &[u8]) -> Datagram<A> {
+    let (protocol, identification) = match A::VERSION {
+        Version::V4 => {
+            Ipv4::new_checked(bytes).map_or((0, 0), |header| (header.protocol, u32::from(header.identification.get())))
+        }
+        Version::V6 => {
+            let field = bytes.get(packet.identification_at..).and_then(|rest| rest.first_chunk());
+            (0, field.map_or(0, |field| u32::from_be_bytes(*field)))
+        }
+    };
+    Datagram { network, source: packet.source, destination: packet.destination, protocol, identification }
 }

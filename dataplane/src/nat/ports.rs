@@ -8,8 +8,7 @@ use std::{
     collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
-    net::Ipv4Addr,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     str::FromStr,
     sync::{
         Arc,
@@ -17,7 +16,10 @@ use std::{
     },
 };
 
-use crate::{ids::WorkerId, wire::protocol};
+use crate::{
+    ids::WorkerId,
+    wire::{Address, Version, protocol},
+};
 
 /// What is mapped by ports, or by the identifier that ICMP queries have in their stead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,7 +29,7 @@ pub enum Protocol {
     Tcp = 0,
     /// UDP.
     Udp = 1,
-    /// ICMP echo.
+    /// Echo of ICMP, or of ICMPv6.
     Icmp = 2,
 }
 
@@ -35,13 +37,13 @@ impl Protocol {
     /// Every protocol.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
 
-    /// That with this number in IP headers.
+    /// That with this number in headers of `version`.
     #[inline]
-    pub fn from_number(number: u8) -> Option<Self> {
+    pub fn from_number(version: Version, number: u8) -> Option<Self> {
         match number {
             protocol::TCP => Some(Self::Tcp),
             protocol::UDP => Some(Self::Udp),
-            protocol::ICMP => Some(Self::Icmp),
+            icmp if icmp == version.icmp() => Some(Self::Icmp),
             _ => None,
         }
     }
@@ -181,6 +183,31 @@ pub struct BlindBoard;
 impl AsRef<[AtomicU64]> for BlindBoard {
     fn as_ref(&self) -> &[AtomicU64] {
         &[]
+    }
+}
+
+/// A part of a board, which is a board to whoever has it.
+pub struct BoardPart {
+    whole: Board,
+    words: Range<usize>,
+}
+
+impl BoardPart {
+    /// These words of `whole`.
+    pub fn new(whole: &Board, words: Range<usize>) -> Self {
+        Self { whole: Arc::clone(whole), words }
+    }
+}
+
+impl AsRef<[AtomicU64]> for BoardPart {
+    fn as_ref(&self) -> &[AtomicU64] {
+        (*self.whole).as_ref().get(self.words.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for BoardPart {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("BoardPart").field("words", &self.words).finish_non_exhaustive()
     }
 }
 
@@ -369,13 +396,16 @@ impl Drop for Leases {
 }
 
 /// The outside address of `inside`, the same for all its sessions (RFC 4787 REQ-2).
-pub(super) fn paired(network: u16, inside: Ipv4Addr, addresses: usize) -> u8 {
-    let mixed = (u64::from(inside.to_bits()) << 16 | u64::from(network)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub(super) fn paired<A: Address>(network: u16, inside: A, addresses: usize) -> u8 {
+    let [high, low] = inside.words();
+    let mixed = (high ^ (low << 16) ^ u64::from(network)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     u8::try_from((mixed >> 32) as usize % addresses.max(1)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn leases(ports: &str, me: u16, workers: u16) -> Leases {

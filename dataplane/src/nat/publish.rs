@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     ids::{NetworkId, WorkerId},
-    wire::MacAddr,
+    wire::{Address, MacAddr},
 };
 
 /// A port of the first outside address that leads to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Publish {
+pub struct Publish<A = Ipv4Addr> {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The port outside.
@@ -24,55 +24,61 @@ pub struct Publish {
     /// The network of the endpoint.
     pub network: NetworkId,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// Its port.
     pub inside: u16,
     /// Its station.
     pub mac: MacAddr,
 }
 
-impl Publish {
+impl<A: Address> Publish<A> {
     fn id(&self) -> OutsideId {
         OutsideId::new(0, self.protocol, self.port)
     }
 
-    fn inside(&self) -> Inside {
+    fn inside(&self) -> Inside<A> {
         Inside { network: self.network, address: self.address, port: self.inside }
     }
 }
 
 /// What is published, as one worker has it.
-#[derive(Debug, Default)]
-pub(super) struct Published {
+#[derive(Debug)]
+pub(super) struct Published<A> {
     /// By this worker, with whether the port was among those that are lent.
-    ours: HashMap<Publish, bool>,
+    ours: HashMap<Publish<A>, bool>,
     /// By others: who sees to what these endpoints send.
-    theirs: HashMap<(Protocol, NetworkId, Ipv4Addr, u16), WorkerId>,
+    theirs: HashMap<(Protocol, NetworkId, A, u16), WorkerId>,
 }
 
-impl Nat {
+impl<A> Default for Published<A> {
+    fn default() -> Self {
+        Self { ours: HashMap::new(), theirs: HashMap::new() }
+    }
+}
+
+impl<A: Address> Nat<A> {
     /// Publishes all of `wanted` and nothing else. Sessions of what is published no longer end,
     /// and so do those that have a port which is wanted. Returns what there was no room for.
-    pub fn publish(&mut self, wanted: &[Publish]) -> Vec<Publish> {
-        let is_ours = |publish: &Publish| owner(publish.port, self.workers) == self.me;
+    pub fn publish(&mut self, wanted: &[Publish<A>]) -> Vec<Publish<A>> {
+        let is_ours = |publish: &Publish<A>| owner(publish.port, self.workers) == self.me;
         let theirs = wanted.iter().filter(|publish| !is_ours(publish)).map(|publish| {
             let Publish { protocol, port, network, address, inside, .. } = *publish;
             ((protocol, network, address, inside), owner(port, self.workers))
         });
         let theirs = theirs.collect();
-        let new: Vec<Publish> = wanted
+        let new: Vec<Publish<A>> = wanted
             .iter()
             .filter(|publish| is_ours(publish) && !self.published.ours.contains_key(publish))
             .copied()
             .collect();
         self.published.theirs = theirs;
-        let gone: Vec<Publish> =
+        let gone: Vec<Publish<A>> =
             self.published.ours.keys().filter(|publish| !wanted.contains(publish)).copied().collect();
         gone.into_iter().for_each(|publish| self.unpublish(publish));
         new.into_iter().filter(|&publish| !self.publish_one(publish)).collect()
     }
 
-    fn publish_one(&mut self, publish: Publish) -> bool {
+    fn publish_one(&mut self, publish: Publish<A>) -> bool {
         let id = publish.id();
         if self.mappings.get(id).is_some() {
             self.end_sessions_at(id);
@@ -89,7 +95,7 @@ impl Nat {
         true
     }
 
-    fn unpublish(&mut self, publish: Publish) {
+    fn unpublish(&mut self, publish: Publish<A>) {
         let id = publish.id();
         let pooled = self.published.ours.remove(&publish).unwrap_or(false);
         self.end_sessions_at(id);
@@ -113,12 +119,7 @@ impl Nat {
 
     /// Which of the ports that are published for `inside` a packet to `remote` belongs to, if it
     /// belongs to a session.
-    pub(super) fn published_for(
-        &self,
-        inside: Inside,
-        protocol: Protocol,
-        remote: (Ipv4Addr, u16),
-    ) -> Option<OutsideId> {
+    pub(super) fn published_for(&self, inside: Inside<A>, protocol: Protocol, remote: (A, u16)) -> Option<OutsideId> {
         let hash = inside.hash(protocol, &self.hasher);
         let talks = |id: OutsideId| {
             let key = Key { outside: id, remote: remote.0, port: remote.1 };
@@ -128,7 +129,7 @@ impl Nat {
     }
 
     /// The worker that sees to what the sender of this packet publishes, if it is another one.
-    pub fn published_elsewhere(&self, glimpse: &Glimpse) -> Option<WorkerId> {
+    pub fn published_elsewhere(&self, glimpse: &Glimpse<A>) -> Option<WorkerId> {
         if self.published.theirs.is_empty() {
             return None;
         }

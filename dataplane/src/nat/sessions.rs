@@ -1,32 +1,32 @@
 //! Sessions: one for each pair of a mapped endpoint and a remote one, found from either side.
 //!
-//! A session fills one cache line. Its end is found by a timer wheel, so that what expires costs
+//! A session fills one cache line, one of IPv6 two. Its end is found by a timer wheel, so that what expires costs
 //! time and what lives does not; packets only write the deadline.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     index::{Hash, Hasher, Index},
     ports::OutsideId,
     timeouts::State,
 };
-use crate::{clock::Ticks, memory};
+use crate::{clock::Ticks, memory, wire::Address};
 
 /// Both ends of a session, as seen from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct Key<A> {
     /// The mapped endpoint.
     pub(super) outside: OutsideId,
     /// Address of the other end.
-    pub(super) remote: Ipv4Addr,
+    pub(super) remote: A,
     /// Its port; zero for ICMP queries.
     pub(super) port: u16,
 }
 
-impl Key {
+impl<A: Address> Key<A> {
     #[inline]
     pub(super) fn hash(self, hasher: &Hasher) -> Hash {
-        hasher.hash(u64::from(self.outside.0) << 16 | u64::from(self.port), u64::from(self.remote.to_bits()))
+        hasher.hash(u64::from(self.outside.0) << 16 | u64::from(self.port), self.remote)
     }
 }
 
@@ -44,8 +44,8 @@ impl SessionId {
 /// One session.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(super) struct Session {
-    pub(super) key: Key,
+pub(super) struct Session<A> {
+    pub(super) key: Key<A>,
     /// Where it is in its life.
     pub(super) state: State,
     free: bool,
@@ -59,7 +59,7 @@ pub(super) struct Session {
     pub(super) back: Traffic,
 }
 
-const _: () = assert!(size_of::<Session>() == 64);
+const _: () = assert!(size_of::<Session<Ipv4Addr>>() == 64 && size_of::<Session<Ipv6Addr>>() == 128);
 
 /// Packets one way: 40 bits of packets, 56 bits of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,9 +101,9 @@ impl Traffic {
 
 /// All sessions of a worker.
 #[derive(Debug)]
-pub(super) struct Sessions {
+pub(super) struct Sessions<A> {
     index: Index,
-    slab: Vec<Session>,
+    slab: Vec<Session<A>>,
     /// First of a list of free places.
     free: u32,
     len: usize,
@@ -120,7 +120,7 @@ const SLOTS: usize = 4096;
 /// The furthest ahead that the wheel can hold something.
 const HORIZON: u32 = 4095;
 
-impl Sessions {
+impl<A: Address> Sessions<A> {
     /// Room for `capacity` sessions, touched only as far as it is used.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
@@ -136,17 +136,17 @@ impl Sessions {
 
     /// The session with `key`, expired or not.
     #[inline]
-    pub(super) fn find(&self, hash: Hash, key: Key) -> Option<SessionId> {
+    pub(super) fn find(&self, hash: Hash, key: Key<A>) -> Option<SessionId> {
         self.index.find(hash, |place| self.slab[place as usize].key == key).map(SessionId)
     }
 
     #[inline]
-    pub(super) fn get(&self, id: SessionId) -> &Session {
+    pub(super) fn get(&self, id: SessionId) -> &Session<A> {
         &self.slab[id.index()]
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, id: SessionId) -> &mut Session {
+    pub(super) fn get_mut(&mut self, id: SessionId) -> &mut Session<A> {
         &mut self.slab[id.index()]
     }
 
@@ -154,7 +154,7 @@ impl Sessions {
     pub(super) fn insert(
         &mut self,
         hash: Hash,
-        key: Key,
+        key: Key<A>,
         state: State,
         now: Ticks,
         deadline: Ticks,
@@ -264,7 +264,7 @@ impl Sessions {
     }
 
     /// Every session from place `from` on.
-    pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = (SessionId, &Session)> {
+    pub(super) fn iter_from(&self, from: usize) -> impl Iterator<Item = (SessionId, &Session<A>)> {
         let numbered = (0u32..).zip(&self.slab).skip(from);
         numbered.filter(|(_, session)| !session.free).map(|(place, session)| (SessionId(place), session))
     }
@@ -294,7 +294,7 @@ impl Sessions {
 
     /// Bytes it takes when full.
     pub(super) fn memory(&self) -> usize {
-        self.index.memory() + self.capacity * size_of::<Session>() + size_of_val(&*self.wheel)
+        self.index.memory() + self.capacity * size_of::<Session<A>>() + size_of_val(&*self.wheel)
     }
 }
 
@@ -307,15 +307,15 @@ fn slot(tick: u32) -> usize {
 mod tests {
     use super::*;
 
-    fn key(port: u16) -> Key {
+    fn key(port: u16) -> Key<Ipv4Addr> {
         Key { outside: OutsideId(1), remote: Ipv4Addr::new(198, 51, 100, 1), port }
     }
 
-    fn insert(sessions: &mut Sessions, hasher: &Hasher, port: u16, deadline: u32) -> SessionId {
+    fn insert(sessions: &mut Sessions<Ipv4Addr>, hasher: &Hasher, port: u16, deadline: u32) -> SessionId {
         sessions.insert(key(port).hash(hasher), key(port), State::Udp, Ticks(0), Ticks(deadline)).unwrap()
     }
 
-    fn expired(sessions: &mut Sessions, hasher: &Hasher, now: u32) -> Vec<u16> {
+    fn expired(sessions: &mut Sessions<Ipv4Addr>, hasher: &Hasher, now: u32) -> Vec<u16> {
         let (mut ports, mut budget) = (Vec::new(), usize::MAX);
         while let Some(id) = sessions.expired(Ticks(now), &mut budget) {
             ports.push(sessions.get(id).key.port);

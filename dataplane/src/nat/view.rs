@@ -6,24 +6,24 @@ use super::{Nat, Protocol, SessionId, State, Traffic};
 use crate::{
     clock::{Instant, Ticks},
     ids::NetworkId,
-    wire::MacAddr,
+    wire::{Address, MacAddr},
 };
 
 /// A session, as people see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionView {
+pub struct SessionView<A = Ipv4Addr> {
     /// TCP, UDP or ICMP.
     pub protocol: Protocol,
     /// The network of its inside endpoint.
     pub network: NetworkId,
     /// Address and port of its inside endpoint.
-    pub inside: (Ipv4Addr, u16),
+    pub inside: (A, u16),
     /// Its station.
     pub mac: MacAddr,
     /// What stands for them outside.
-    pub outside: (Ipv4Addr, u16),
+    pub outside: (A, u16),
     /// The other end.
-    pub remote: (Ipv4Addr, u16),
+    pub remote: (A, u16),
     /// Where it is in its life.
     pub state: State,
     /// When it began.
@@ -64,9 +64,9 @@ pub struct Share {
     pub refused: [u64; super::FULL.len()],
 }
 
-impl Nat {
+impl<A: Address> Nat<A> {
     /// Up to `most` sessions that live at `now`, from place `from` on, and where to go on.
-    pub fn page(&self, now: Instant, from: usize, most: usize) -> (Vec<SessionView>, Option<usize>) {
+    pub fn page(&self, now: Instant, from: usize, most: usize) -> (Vec<SessionView<A>>, Option<usize>) {
         let now = now.ticks();
         let mut views = Vec::new();
         for (id, session) in self.sessions.iter_from(from) {
@@ -116,7 +116,7 @@ impl Nat {
             + size_of_val(&*self.refused)
     }
 
-    pub(super) fn view(&self, id: SessionId) -> Option<SessionView> {
+    pub(super) fn view(&self, id: SessionId) -> Option<SessionView<A>> {
         let session = self.sessions.get(id);
         let outside = session.key.outside;
         let mapping = self.mappings.get(outside)?;

@@ -41,6 +41,8 @@ pub struct Network {
     pub internal: bool,
     /// Its packets leave the overlay through address translation. Not of one that is internal.
     pub masquerade: bool,
+    /// How its IPv6 packets leave the overlay. Not of one that is internal.
+    pub way_out6: WayOut,
     /// Networks that its packets reach through its gateway, and that reach it so.
     pub routes: Vec<NetworkId>,
     /// Endpoints reach the gateway and nobody else.
@@ -74,6 +76,7 @@ impl Network {
             host: None,
             internal: false,
             masquerade: false,
+            way_out6: WayOut::None,
             routes: Vec::new(),
             isolation: false,
             suppression: true,
@@ -94,10 +97,28 @@ impl Network {
         }
     }
 
+    /// The prefix of IPv6 under which the outside knows its endpoints, if it does.
+    pub fn routed_prefix(&self) -> Option<Ipv6Network> {
+        let gateway = self.gateway.filter(|_| self.way_out6 == WayOut::Routed && !self.internal)?;
+        gateway.ipv6
+    }
+
     /// Whether control says where `mac` is.
     pub fn knows(&self, mac: MacAddr) -> bool {
         self.stations.contains_key(&mac) || self.gateway.is_some_and(|gateway| gateway.mac == mac)
     }
+}
+
+/// How packets leave the overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WayOut {
+    /// They do not.
+    #[default]
+    None,
+    /// With an address of the host, through address translation.
+    Masquerade,
+    /// As they are; whoever is outside must know the way back.
+    Routed,
 }
 
 /// The router of a network. It has the same addresses on every host, so an endpoint can move

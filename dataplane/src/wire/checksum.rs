@@ -89,6 +89,13 @@ pub fn change_of_4(before: [u8; 4], after: [u8; 4]) -> u64 {
     u64::from(!u32::from_be_bytes(before)) + u64::from(u32::from_be_bytes(after))
 }
 
+/// [`change`] of eight fields, as of an IPv6 address.
+#[inline]
+pub fn change_of_16(before: &[u8; 16], after: &[u8; 16]) -> u64 {
+    let complement = |word: &[u8; 4]| u64::from(!u32::from_be_bytes(*word));
+    before.as_chunks().0.iter().map(complement).sum::<u64>() + sum(after)
+}
+
 /// The same change to fields that begin at an odd offset (RFC 1071 section 2(B)).
 #[inline]
 pub fn swapped(change: u64) -> u64 {

@@ -1,31 +1,32 @@
 //! The ICMP errors that are owed the sender of a packet that goes nowhere.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromBytes, IntoBytes, byteorder::network_endian::U16};
 
-use super::{EtherType, Ethernet, Ipv4, Ipv6, Layers, Network, checksum, protocol};
+use super::{EtherType, Ethernet, Ipv4, Ipv6, Layers, Network, checksum, ipv6, protocol};
 
 /// Room for the longest error: an IPv6 packet of the minimum MTU in an Ethernet frame.
 pub const MAX_ERROR: usize = Ethernet::LEN + 1280;
 
 const HEADER: usize = 8;
 
-/// What a router tells the sender of an IPv4 packet that it does not forward (RFC 792, RFC 1812).
+/// What a router tells the sender of a packet that it does not forward (RFC 792, RFC 1812; for
+/// IPv6 RFC 4443).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// There is no way to its network (type 3 code 0).
+    /// There is no way to its network (type 3 code 0; type 1 code 0).
     NetworkUnreachable,
-    /// Nobody there has its address (type 3 code 1).
+    /// Nobody there has its address (type 3 code 1; type 1 code 3).
     HostUnreachable,
-    /// It is not let through (type 3 code 13).
+    /// It is not let through (type 3 code 13; type 1 code 1).
     Prohibited,
-    /// It is too long and must not be fragmented (type 3 code 4).
+    /// It is too long and must not be fragmented (type 3 code 4; "packet too big", type 2).
     FragmentationNeeded {
         /// What would have gone through.
         mtu: u16,
     },
-    /// It has been forwarded too often (type 11 code 0).
+    /// It has been forwarded too often (type 11 code 0; type 3 code 0).
     TimeExceeded,
 }
 
@@ -40,18 +41,34 @@ impl Error {
             Self::TimeExceeded => [11, 0, 0, 0, 0, 0, 0, 0],
         }
     }
+
+    /// The same for IPv6.
+    fn header_v6(self) -> [u8; HEADER] {
+        match self {
+            Self::NetworkUnreachable => [1, 0, 0, 0, 0, 0, 0, 0],
+            Self::HostUnreachable => [1, 3, 0, 0, 0, 0, 0, 0],
+            Self::Prohibited => [1, 1, 0, 0, 0, 0, 0, 0],
+            Self::FragmentationNeeded { mtu } => [2, 0, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]],
+            Self::TimeExceeded => [3, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
 }
 
 /// Writes what the router at `from` tells the sender of `frame`, which was sent to that router's
 /// MAC address. Returns its length, or `None` where no error may be sent: about something that is
-/// not IPv4, an ICMP error, a later fragment, or a packet that was from or to more than one host
-/// (RFC 1812 section 4.3.2.7).
-pub fn error(frame: &[u8], error: Error, from: Ipv4Addr, out: &mut [u8; MAX_ERROR]) -> Option<usize> {
+/// not IP of the router's version, an ICMP error, a later fragment, or a packet that was from or
+/// to more than one host (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4).
+pub fn error(frame: &[u8], error: Error, from: IpAddr, out: &mut [u8; MAX_ERROR]) -> Option<usize> {
     let (ethernet, packet) = Ethernet::split(frame)?;
-    if ethernet.destination.is_group() || ethernet.ether_type != EtherType::IPV4 {
+    if ethernet.destination.is_group() {
         return None;
     }
-    let length = error_v4(packet, error, from, &mut out[Ethernet::LEN..])?;
+    let room = &mut out[Ethernet::LEN..];
+    let length = match (ethernet.ether_type, from) {
+        (EtherType::IPV4, IpAddr::V4(from)) => error_v4(packet, error, from, room),
+        (EtherType::IPV6, IpAddr::V6(from)) => error_v6(packet, error, from, room),
+        _ => None,
+    }?;
     write_back(ethernet, out)?;
     Some(Ethernet::LEN + length)
 }
@@ -78,7 +95,7 @@ pub fn too_big(frame: &[u8], layers: &Layers, mtu: u16, out: &mut [u8; MAX_ERROR
     let length = match layers.network {
         Network::Other => None,
         Network::Ipv4 => too_big_v4(packet, mtu, &mut out[Ethernet::LEN..]),
-        Network::Ipv6 => too_big_v6(packet, layers, mtu, &mut out[Ethernet::LEN..]),
+        Network::Ipv6 => too_big_v6(packet, mtu, &mut out[Ethernet::LEN..]),
     }?;
     write_back(ethernet, out)?;
     Some(Ethernet::LEN + length)
@@ -114,24 +131,33 @@ fn error_v4(packet: &[u8], error: Error, from: Ipv4Addr, out: &mut [u8]) -> Opti
     Some(Ipv4::LEN + length)
 }
 
-fn too_big_v6(packet: &[u8], layers: &Layers, mtu: u16, out: &mut [u8]) -> Option<usize> {
+fn too_big_v6(packet: &[u8], mtu: u16, out: &mut [u8]) -> Option<usize> {
+    let destination = Ipv6::new_checked(packet)?.destination();
+    error_v6(packet, Error::FragmentationNeeded { mtu }, destination, out)
+}
+
+fn error_v6(packet: &[u8], error: Error, from: Ipv6Addr, out: &mut [u8]) -> Option<usize> {
     let header = Ipv6::new_checked(packet)?;
-    let first = layers.transport.and_then(|transport| packet.get(transport.offset.checked_sub(Ethernet::LEN)?));
-    let is_error =
-        layers.transport.is_none_or(|t| t.protocol == protocol::ICMPV6 && first.is_none_or(|kind| kind & 0x80 == 0));
-    if is_error || header.destination().is_multicast() {
+    let (source, end) = (header.source(), Ipv6::LEN + usize::from(header.payload_length.get()));
+    let payload = packet.get(Ipv6::LEN..end)?;
+    let upper = ipv6::upper(header.next_header, payload)?;
+    // Of a later fragment nobody can tell.
+    let is_request = !upper.later && payload.get(upper.offset).is_some_and(|kind| kind & 0x80 != 0);
+    let may_be_error = upper.protocol == protocol::ICMPV6 && !is_request;
+    let is_nobody = source.is_unspecified() || source.is_loopback() || source.is_multicast();
+    if may_be_error || is_nobody || header.destination().is_multicast() {
         return None;
     }
-    let quoted = &packet[..packet.len().min(1280 - Ipv6::LEN - HEADER)];
+    // RFC 4443 section 2.4 (c): as much as fits the smallest MTU.
+    let quoted = &packet[..end.min(1280 - Ipv6::LEN - HEADER)];
     let length = HEADER + quoted.len();
     let icmp = out.get_mut(Ipv6::LEN..Ipv6::LEN + length)?;
-    icmp[..HEADER].copy_from_slice(&[2, 0, 0, 0, 0, 0, mtu.to_be_bytes()[0], mtu.to_be_bytes()[1]]);
+    icmp[..HEADER].copy_from_slice(&error.header_v6());
     icmp[HEADER..].copy_from_slice(quoted);
-    let (source, destination) = (header.destination(), header.source());
-    let pseudo = checksum::pseudo_v6(source, destination, protocol::ICMPV6, length);
+    let pseudo = checksum::pseudo_v6(from, source, protocol::ICMPV6, length);
     let sum = !checksum::fold(checksum::sum(icmp) + pseudo);
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
-    Ipv6::new(protocol::ICMPV6, source, destination, u16::try_from(length).ok()?).write_to_prefix(out).ok()?;
+    Ipv6::new(protocol::ICMPV6, from, source, u16::try_from(length).ok()?).write_to_prefix(out).ok()?;
     Some(Ipv6::LEN + length)
 }
 

@@ -102,6 +102,8 @@ pub struct Upper {
     pub offset: usize,
     /// A fragment header was among them and this is not all of the packet.
     pub fragment: bool,
+    /// It is not the first part of it either, so that what lies here is no header.
+    pub later: bool,
 }
 
 /// How many extension headers are walked before giving up; real packets have one or two.
@@ -114,7 +116,7 @@ const MAX_EXTENSIONS: usize = 8;
 #[inline]
 pub fn upper(mut next: u8, payload: &[u8]) -> Option<Upper> {
     let mut offset = 0;
-    let mut fragment = false;
+    let (mut fragment, mut later) = (false, false);
     for _ in 0..MAX_EXTENSIONS {
         let length = match next {
             // Hop-by-hop, routing, destination options: length in 8-byte units, the first not counted.
@@ -122,12 +124,14 @@ pub fn upper(mut next: u8, payload: &[u8]) -> Option<Upper> {
             44 => {
                 let field = payload.get(offset + 2..offset + 4)?;
                 // Offset and the "more" flag; the two reserved bits between do not count.
-                fragment |= u16::from_be_bytes([field[0], field[1]]) & 0xfff9 != 0;
+                let field = u16::from_be_bytes([field[0], field[1]]);
+                fragment |= field & 0xfff9 != 0;
+                later |= field & 0xfff8 != 0;
                 8
             }
             // Authentication header (RFC 4302): length in 4-byte units, two not counted.
             51 => 8 + 4 * usize::from(*payload.get(offset + 1)?),
-            protocol => return Some(Upper { protocol, offset, fragment }),
+            protocol => return Some(Upper { protocol, offset, fragment, later }),
         };
         next = *payload.get(offset)?;
         offset += length;
@@ -145,14 +149,17 @@ mod tests {
     #[test]
     fn extensions_are_walked_to_the_upper_protocol() {
         let hop_by_hop_then_fragment = [44, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 9, 1, 2, 3, 4];
-        assert_eq!(upper(0, &hop_by_hop_then_fragment), Some(Upper { protocol: 17, offset: 16, fragment: true }));
-        assert_eq!(upper(17, &[]), Some(Upper { protocol: 17, offset: 0, fragment: false }));
+        let first = Upper { protocol: 17, offset: 16, fragment: true, later: false };
+        assert_eq!(upper(0, &hop_by_hop_then_fragment), Some(first));
+        assert_eq!(upper(17, &[]), Some(Upper { protocol: 17, offset: 0, fragment: false, later: false }));
+        assert!(upper(44, &[17, 0, 0, 8, 0, 0, 0, 9]).is_some_and(|upper| upper.fragment && upper.later));
     }
 
     #[test]
     fn an_atomic_fragment_is_a_whole_packet() {
         // RFC 6946: offset 0 and no more fragments.
-        assert_eq!(upper(44, &[6, 0, 0, 0, 0, 0, 0, 9]), Some(Upper { protocol: 6, offset: 8, fragment: false }));
+        let whole = Upper { protocol: 6, offset: 8, fragment: false, later: false };
+        assert_eq!(upper(44, &[6, 0, 0, 0, 0, 0, 0, 9]), Some(whole));
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub mod maps {
     pub const LEASES: &str = "LEASES";
     /// `LruHashMap<Datagram, u8>`: datagrams to lent ports of which more fragments will come.
     pub const DATAGRAMS: &str = "DATAGRAMS";
+    /// `Array<Outside6>` of one: where what is lent, and what is routed, of IPv6 is addressed to.
+    pub const OUTSIDE6: &str = "OUTSIDE6";
+    /// `LpmTrie<[u8; 16], u8>`: prefixes of IPv6 whose packets are ours.
+    pub const PREFIXES6: &str = "PREFIXES6";
+    /// `LruHashMap<Datagram6, u8>`: as `DATAGRAMS`, of IPv6.
+    pub const DATAGRAMS6: &str = "DATAGRAMS6";
     /// `PerCpuArray<u64>`, indexed by [`Counter`](crate::Counter).
     pub const COUNTERS: &str = "COUNTERS";
 }
@@ -35,8 +41,9 @@ pub const MAX_PORTS: u32 = 1024;
 /// How many sockets, over all ports and queues, one program instance can feed.
 pub const MAX_SLOTS: u32 = 4096;
 
-/// Words of the map of leases: 65,536 bits for each of [`LEASE_TCP`], [`LEASE_UDP`], [`LEASE_ICMP`].
-pub const LEASE_WORDS: u32 = 3 << 10;
+/// Words of the map of leases: 65,536 bits for each of [`LEASE_TCP`], [`LEASE_UDP`], [`LEASE_ICMP`],
+/// of IPv4 and then, from [`LEASE_V6`] on, of IPv6.
+pub const LEASE_WORDS: u32 = 6 << 10;
 
 /// The first bit of TCP ports.
 pub const LEASE_TCP: u32 = 0;
@@ -46,6 +53,12 @@ pub const LEASE_UDP: u32 = 1 << 16;
 
 /// The first bit of identifiers of ICMP queries.
 pub const LEASE_ICMP: u32 = 2 << 16;
+
+/// The first bit of IPv6, which has its own of all of them.
+pub const LEASE_V6: u32 = 3 << 16;
+
+/// How many prefixes of IPv6 can be ours.
+pub const MAX_PREFIXES: u32 = 65_536;
 
 /// How many fragmented datagrams to lent ports can be under way at once; the eldest is forgotten.
 pub const MAX_DATAGRAMS: u32 = 1024;
@@ -111,6 +124,26 @@ pub struct Datagram {
     pub protocol: u16,
 }
 
+/// The IPv6 address at which ports are lent. All zero, as a map begins, nothing is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outside6 {
+    /// The address, in the order of the wire.
+    pub address: [u8; 16],
+    /// How many prefixes are ours; with none they need not be searched.
+    pub prefixes: u32,
+}
+
+/// What the fragments of one datagram to [`Outside6::address`] have in common.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram6 {
+    /// Source address.
+    pub source: [u8; 16],
+    /// Identification, in the order of the wire.
+    pub identification: u32,
+}
+
 /// What became of a frame; each frame counts in exactly one.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +170,7 @@ mod user {
     //! What lets aya copy the values of our maps.
     #![expect(unsafe_code, reason = "aya copies map values as bytes and asks for this promise")]
 
-    use super::{PortSteer, Vtep6Address, VtepAddress};
+    use super::{Outside6, PortSteer, Vtep6Address, VtepAddress};
 
     // SAFETY: `repr(C)` of three `u32`: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for PortSteer {}
@@ -148,4 +181,8 @@ mod user {
 
     // SAFETY: as for `VtepAddress`, of twenty-four bytes.
     unsafe impl aya::Pod for Vtep6Address {}
+
+    // SAFETY: `repr(C)` of sixteen bytes and a `u32` behind them: no padding, every bit pattern is
+    // a value, no pointers.
+    unsafe impl aya::Pod for Outside6 {}
 }

@@ -9,13 +9,13 @@ use super::*;
 /// A packet that a session may begin with.
 fn first_packets() -> impl Strategy<Value = Vec<u8>> {
     let host = (2..200u8).prop_map(inside);
-    let remote = any::<u32>().prop_map(Ipv4Addr::from_bits);
+    let remote = any::<[u8; 16]>().prop_map(|bits| A::first(&bits).unwrap());
     (host, remote, 1..=u16::MAX, 1..=u16::MAX, 0..3, prop::collection::vec(any::<u8>(), 0..600), any::<bool>())
         .prop_map(|(from, to, source, destination, protocol, payload, no_checksum)| match protocol {
             0 => tcp(from, to, source, destination, tcp::SYN),
             1 => {
                 let packet = udp(from, to, source, destination, &payload);
-                if no_checksum { edited(packet, |packet| packet[26..28].fill(0)) } else { packet }
+                if no_checksum { edited(packet, |packet| packet[UP + 6..UP + 8].fill(0)) } else { packet }
             }
             _ => echo(from, to, source),
         })
@@ -30,9 +30,9 @@ proptest! {
             assert_checksums_hold(&wire);
             let mut answer = mirrored(&wire);
             let mut expected = mirrored(packet);
-            if packet[9] == 6 {
+            if is_tcp(packet) {
                 for bytes in [&mut answer, &mut expected] {
-                    bytes[33] = tcp::SYN | tcp::ACK;
+                    bytes[UP + 13] = tcp::SYN | tcp::ACK;
                     fix_tcp(bytes);
                 }
             }
@@ -64,12 +64,13 @@ proptest! {
     fn whatever_the_bytes_nothing_panics_and_what_leaves_is_from_outside(packets in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..120), any::<bool>()), 1..40)) {
         let mut rig = Rig::new();
         for (mut bytes, honest) in packets {
-            if honest && bytes.len() >= 20 {
-                bytes[0] = 0x45;
-                let length = u16::try_from(bytes.len()).unwrap();
-                bytes[2..4].copy_from_slice(&length.to_be_bytes());
-                bytes[6..8].fill(0);
-                bytes[9] = [1, 6, 17][usize::from(bytes[9] % 3)];
+            if honest && bytes.len() >= UP {
+                let at = protocol_at();
+                bytes[0] = if A::VERSION == Version::V4 { 0x45 } else { 0x60 };
+                if A::VERSION == Version::V4 {
+                    bytes[6..8].fill(0);
+                }
+                bytes[at] = [A::VERSION.icmp(), 6, 17, 44, 60][usize::from(bytes[at] % 5)];
                 fix_ip(&mut bytes);
             }
             if let Ok(wire) = rig.out(&bytes) {
@@ -175,7 +176,7 @@ proptest! {
                 Step::Out { host, source, server, flags, udp } => {
                     let endpoint = (host, source, udp);
                     let passes = model.packet(Way::Out, endpoint, server, flags);
-                    let to = Ipv4Addr::new(198, 51, 100, server);
+                    let to = super::server(server);
                     let wire = rig.out(&packet(inside(host), to, source, 80, flags, udp));
                     prop_assert_eq!(wire.is_ok(), passes, "{:?}", wire);
                     if let Ok(wire) = wire {
@@ -186,7 +187,7 @@ proptest! {
                     let endpoint = (host, source, udp);
                     let Some(&port) = known.get(&endpoint) else { continue };
                     let passes = model.packet(Way::In, endpoint, server, flags);
-                    let from = Ipv4Addr::new(198, 51, 100, server);
+                    let from = super::server(server);
                     let arrived = rig.back(&packet(from, OUTSIDE, 80, port, flags, udp));
                     prop_assert_eq!(arrived.is_ok(), passes, "{:?}", arrived);
                     if let Ok((_, bytes)) = arrived {

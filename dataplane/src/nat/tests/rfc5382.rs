@@ -17,7 +17,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn opening(edit: impl FnOnce(&mut NatConfig)) -> Self {
+    fn opening(edit: impl FnOnce(&mut NatConfig<A>)) -> Self {
         let mut rig = Rig::with(edit);
         let wire = rig.out(&tcp(INSIDE, SERVER, 1000, 80, SYN)).unwrap();
         assert_checksums_hold(&wire);
@@ -145,7 +145,7 @@ fn req5_transitory_states_live_four_minutes() {
 
 #[test]
 fn rfc7857_2_opening_and_closing_are_configured_apart() {
-    let edit = |config: &mut NatConfig| {
+    let edit = |config: &mut NatConfig<A>| {
         config.timeouts.tcp_opening = Duration::from_secs(30);
         config.timeouts.tcp_closing = Duration::from_secs(400);
     };
@@ -203,10 +203,10 @@ fn req8_hairpin_shows_the_outside_endpoint_of_the_caller() {
 fn req9_req10_unreachable_is_translated_and_ends_nothing() {
     let mut connection = Connection::established();
     let wire = connection.rig.out(&tcp(INSIDE, SERVER, 1000, 80, ACK)).unwrap();
-    let bytes = connection.rig.delivered(&error(ROUTER, OUTSIDE, 3, 4, &wire));
+    let bytes = connection.rig.delivered(&error(ROUTER, OUTSIDE, TOO_LONG, &wire));
     assert_eq!(addresses(&bytes), (ROUTER, INSIDE));
-    assert_eq!(addresses(&bytes[28..]), (INSIDE, SERVER));
-    assert_eq!(ports(&bytes[28..]), (1000, 80));
+    assert_eq!(addresses(&bytes[UP + 8..]), (INSIDE, SERVER));
+    assert_eq!(ports(&bytes[UP + 8..]), (1000, 80));
     assert_eq!(connection.rig.state(), State::Established);
 }
 
@@ -226,8 +226,7 @@ fn rfc6691_the_segment_size_of_a_syn_is_lowered_when_asked_and_never_raised() {
         let mut packet = tcp(INSIDE, SERVER, 1000, 80, flags);
         let [high, low] = mss.to_be_bytes();
         packet.extend([1, 2, 4, high, low, 0, 0, 0]);
-        packet[32] = 0x70;
-        packet[3] += 8;
+        packet[UP + 12] = 0x70;
         fix_ip(&mut packet);
         fix_tcp(&mut packet);
         packet
@@ -235,9 +234,9 @@ fn rfc6691_the_segment_size_of_a_syn_is_lowered_when_asked_and_never_raised() {
     let mut rig = Rig::with(|config| config.clamp_mss = Some(1360));
     for (announced, agreed) in [(1460, 1360), (1360, 1360), (500, 500)] {
         let wire = rig.out(&with_mss(SYN, announced)).unwrap();
-        assert_eq!(u16::from_be_bytes([wire[43], wire[44]]), agreed);
+        assert_eq!(u16::from_be_bytes([wire[UP + 23], wire[UP + 24]]), agreed);
         assert_checksums_hold(&wire);
     }
     let wire = rig.out(&with_mss(ACK, 1460)).unwrap();
-    assert_eq!(u16::from_be_bytes([wire[43], wire[44]]), 1460, "not a SYN");
+    assert_eq!(u16::from_be_bytes([wire[UP + 23], wire[UP + 24]]), 1460, "not a SYN");
 }

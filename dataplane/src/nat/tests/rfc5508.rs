@@ -41,11 +41,11 @@ fn req4_an_error_from_outside_shows_the_endpoint_its_own_packet() {
     {
         let mut rig = Rig::new();
         let wire = rig.out(&original).unwrap();
-        for (kind, code, quoted) in [(3, 4, wire.len()), (11, 0, 28), (3, 1, wire.len())] {
-            let bytes = rig.delivered(&error(ROUTER, OUTSIDE, kind, code, &wire[..quoted]));
-            assert_eq!((bytes[20], bytes[21]), (kind, code), "type and code are kept");
+        for ((kind, code), quoted) in [(TOO_LONG, wire.len()), (EXPIRED, UP + 8), (UNREACHABLE, wire.len())] {
+            let bytes = rig.delivered(&error(ROUTER, OUTSIDE, (kind, code), &wire[..quoted]));
+            assert_eq!((bytes[UP], bytes[UP + 1]), (kind, code), "type and code are kept");
             assert_eq!(addresses(&bytes), (ROUTER, INSIDE));
-            assert_eq!(bytes[28..], original[..quoted], "the quote is what the endpoint sent, checksums and all");
+            assert_eq!(bytes[UP + 8..], original[..quoted], "the quote is what the endpoint sent, checksums and all");
             assert_checksums_hold(&bytes);
         }
     }
@@ -55,7 +55,7 @@ fn req4_an_error_from_outside_shows_the_endpoint_its_own_packet() {
 fn req4_an_error_about_no_session_of_ours_is_dropped() {
     let mut rig = Rig::new();
     let wire = rig.out(&udp(INSIDE, SERVER, 1000, 53, b"x")).unwrap();
-    let other = |quoted: &[u8]| error(ROUTER, OUTSIDE, 3, 3, quoted);
+    let other = |quoted: &[u8]| error(ROUTER, OUTSIDE, CLOSED, quoted);
     for quoted in [
         udp(OUTSIDE, SERVER, ports(&wire).0 ^ 1, 53, b"x"),
         udp(OUTSIDE, ROUTER, ports(&wire).0, 53, b"x"),
@@ -73,11 +73,11 @@ fn req5_an_error_from_inside_shows_the_remote_its_own_packet() {
     let port = ports(&rig.out(&udp(INSIDE, SERVER, 1000, 53, b"x")).unwrap()).0;
     let original = udp(SERVER, OUTSIDE, 53, port, b"answer");
     let arrived = rig.delivered(&original);
-    let wire = rig.out(&error(INSIDE, SERVER, 3, 3, &arrived)).unwrap();
+    let wire = rig.out(&error(INSIDE, SERVER, CLOSED, &arrived)).unwrap();
     assert_eq!(addresses(&wire), (OUTSIDE, SERVER));
-    assert_eq!(wire[28..], original[..]);
+    assert_eq!(wire[UP + 8..], original[..]);
     assert_checksums_hold(&wire);
-    let unknown = error(INSIDE, SERVER, 3, 3, &udp(SERVER, INSIDE, 53, 4444, b"x"));
+    let unknown = error(INSIDE, SERVER, CLOSED, &udp(SERVER, INSIDE, 53, 4444, b"x"));
     assert_eq!(rig.out(&unknown), Err(DropReason::NatIcmpError));
 }
 
@@ -86,7 +86,7 @@ fn req6_an_error_about_a_query_neither_refreshes_nor_ends_its_session() {
     let mut rig = Rig::new();
     let wire = rig.out(&echo(INSIDE, SERVER, 1)).unwrap();
     rig.pass(50);
-    rig.delivered(&error(ROUTER, OUTSIDE, 11, 0, &wire));
+    rig.delivered(&error(ROUTER, OUTSIDE, EXPIRED, &wire));
     assert_eq!(rig.sessions(), 1);
     rig.pass(11);
     assert_eq!(rig.sessions(), 0);
@@ -100,10 +100,10 @@ fn req7_hairpinned_errors_reach_the_caller() {
     let wire = rig.out(&original).unwrap();
     let arrived = rig.delivered(&wire);
     // The callee has closed its port and says so to the outside endpoint that it saw.
-    let complaint = rig.out(&error(inside(3), OUTSIDE, 3, 3, &arrived)).unwrap();
+    let complaint = rig.out(&error(inside(3), OUTSIDE, CLOSED, &arrived)).unwrap();
     let bytes = rig.delivered(&complaint);
     assert_eq!(addresses(&bytes), (OUTSIDE, inside(2)));
-    assert_eq!(bytes[28..], original[..], "about what the caller sent, as the caller sent it");
+    assert_eq!(bytes[UP + 8..], original[..], "about what the caller sent, as the caller sent it");
     assert_checksums_hold(&bytes);
 }
 
@@ -111,6 +111,6 @@ fn req7_hairpinned_errors_reach_the_caller() {
 fn req10_time_exceeded_lets_traceroute_see_the_hops() {
     let mut rig = Rig::new();
     let wire = rig.out(&udp(INSIDE, SERVER, 33_434, 33_434, b"probe")).unwrap();
-    let bytes = rig.delivered(&error(ROUTER, OUTSIDE, 11, 0, &wire));
+    let bytes = rig.delivered(&error(ROUTER, OUTSIDE, EXPIRED, &wire));
     assert_eq!(addresses(&bytes).0, ROUTER, "the hop is seen as itself");
 }
