@@ -7,23 +7,24 @@ use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use vxlane_dataplane::{
     bridge::Origin,
     express::Leg,
     ids::{NetworkId, PortId, VtepId, WorkerId},
     nat::Publish,
-    tables::{Gateway, Guard, Network, Outside, Port, Role, Route, Tables, Vtep},
+    tables::{Gateway, Guard, Network, Outside, Port, Role, Route, Tables, Vtep, WayOut},
     wire::MacAddr,
 };
 
 use crate::{
-    config::{ExpressChoice, NatChoice},
+    config::{ExpressChoice, Nat6Choice, NatChoice},
     desired::{Place, Plan, PlannedEndpoint, PlannedNetwork},
+    netlink::Routed,
     publish::{self, PublishedPort},
 };
 
@@ -170,18 +171,20 @@ pub struct Surroundings {
     /// Every port that is in the express lane.
     pub legs: BTreeMap<PortId, Leg>,
     /// How packets leave the overlay, if they do.
-    pub ways: Option<Ways>,
+    pub ways: Option<Ways<Ipv4Addr>>,
+    /// The same for IPv6.
+    pub ways6: Option<Ways<Ipv6Addr>>,
     /// Ports of the host that we have, and so can publish.
     pub published: HashSet<PublishedPort>,
 }
 
 /// The host's own way to everybody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ways<A: Routed> {
     /// Its routes; of two for one prefix the first counts.
-    pub routes: Vec<(Ipv4Network, Route)>,
+    pub routes: Vec<(A::Prefix, Route<A>)>,
     /// Its neighbours on the uplink.
-    pub neighbours: BTreeMap<Ipv4Addr, MacAddr>,
+    pub neighbours: BTreeMap<A, MacAddr>,
 }
 
 /// The tables of `plan`. What has no number in `ids` is left out, and so are ports that are not
@@ -198,9 +201,7 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
                 tables.set_vtep(id, Vtep::new(local, address, uplink, around.uplink_mac, next_hop));
             }
         }
-        if let Some(Ways { routes, neighbours }) = &around.ways {
-            let neighbours = neighbours.iter().map(|(&address, &mac)| (address, mac));
-            let outside = Outside::new(uplink, around.uplink_mac, routes.iter().copied(), neighbours);
+        if let Some(outside) = outside(uplink, around) {
             tables.set_outside(Arc::new(outside));
         }
     }
@@ -227,6 +228,19 @@ pub fn commit(plan: &Plan, ids: &Ids, around: &Surroundings) -> Tables {
     tables
 }
 
+/// The way to everybody else, if there is one of any protocol.
+fn outside(uplink: PortId, around: &Surroundings) -> Option<Outside> {
+    if around.ways.is_none() && around.ways6.is_none() {
+        return None;
+    }
+    let v4 = around.ways.iter().flat_map(|ways| ways.routes.iter().copied());
+    let near = around.ways.iter().flat_map(|ways| &ways.neighbours);
+    let outside = Outside::new(uplink, around.uplink_mac, v4, near.map(|(&address, &mac)| (address, mac)));
+    let v6 = around.ways6.iter().flat_map(|ways| ways.routes.iter().copied());
+    let near = around.ways6.iter().flat_map(|ways| &ways.neighbours);
+    Some(outside.with_v6(v6, near.map(|(&address, &mac)| (address, mac))))
+}
+
 /// The port on `interface`, with the worker that owns it.
 fn open_port(interface: &str, ids: &Ids, around: &Surroundings) -> Option<(PortId, WorkerId)> {
     let port = ids.port(interface)?;
@@ -247,10 +261,10 @@ fn stations(plan: &Plan, network: &PlannedNetwork, ids: &Ids, ports: &[PortId]) 
     asked.chain(own).collect()
 }
 
-/// An endpoint whose Ethernet address is known sends from that, and from its IP address where
-/// that is known. Another may be a bridge with anybody behind it.
+/// An endpoint whose Ethernet address is known sends from that, and from its IP addresses where
+/// those are known. Another may be a bridge with anybody behind it.
 fn guard_of(endpoint: &PlannedEndpoint) -> Option<Arc<Guard>> {
-    let addresses = endpoint.address.map(IpAddr::V4).into_iter().collect();
+    let addresses = endpoint.addresses().collect();
     endpoint.mac.map(|mac| Arc::new(Guard { mac: mac.0, addresses }))
 }
 
@@ -262,6 +276,11 @@ fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids) -> Network {
         flood_limit: network.flood_limit,
         internal: network.internal,
         masquerade: network.nat == NatChoice::Masquerade,
+        way_out6: match network.nat6 {
+            Nat6Choice::None => WayOut::None,
+            Nat6Choice::Masquerade => WayOut::Masquerade,
+            Nat6Choice::Routed => WayOut::Routed,
+        },
         gateway: gateway_of(network),
         routes: network.routes.iter().filter_map(|name| ids.network(name)).collect(),
         neighbours: Arc::new(neighbours_of(network, plan)),
@@ -276,7 +295,8 @@ fn table_of(network: &PlannedNetwork, plan: &Plan, ids: &Ids) -> Network {
 /// Whose address is whose, as far as endpoints were given addresses.
 fn neighbours_of(network: &PlannedNetwork, plan: &Plan) -> HashMap<IpAddr, MacAddr> {
     let endpoints = plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
-    endpoints.filter_map(|endpoint| Some((endpoint.address?.into(), endpoint.mac?.0))).collect()
+    let known = endpoints.filter_map(|endpoint| Some((endpoint, endpoint.mac?.0)));
+    known.flat_map(|(endpoint, mac)| endpoint.addresses().map(move |address| (address, mac))).collect()
 }
 
 /// What is published: of the ports in `ours`, those that lead to an endpoint.
@@ -298,8 +318,11 @@ fn publishes<'a>(plan: &'a Plan, ids: &'a Ids, ours: &'a HashSet<PublishedPort>)
 
 /// The router of `network`, if it has one.
 pub fn gateway_of(network: &PlannedNetwork) -> Option<Gateway> {
-    let (subnet, gateway) = (network.subnet?, network.gateway?);
-    Some(Gateway::new(network.vni, Some(Ipv4Network::new(gateway, subnet.prefix()).ok()?), None))
+    let ipv4 = network.subnet.zip(network.gateway);
+    let ipv4 = ipv4.and_then(|(subnet, gateway)| Ipv4Network::new(gateway, subnet.prefix()).ok());
+    let ipv6 = network.subnet6.zip(network.gateway6);
+    let ipv6 = ipv6.and_then(|(subnet, gateway)| Ipv6Network::new(gateway, subnet.prefix()).ok());
+    (ipv4.is_some() || ipv6.is_some()).then(|| Gateway::new(network.vni, ipv4, ipv6))
 }
 
 /// Workers for `queues` queues: each goes to the one that has the fewest, whose number in
@@ -332,9 +355,12 @@ mod tests {
             vni: Vni::new(vni).unwrap(),
             subnet: None,
             gateway: None,
+            subnet6: None,
+            gateway6: None,
             internal: false,
             host: None,
             nat: NatChoice::None,
+            nat6: Nat6Choice::None,
             mtu: 1450,
             overhead: 50,
             ageing: 300,
@@ -353,6 +379,7 @@ mod tests {
             interface: interface.to_owned(),
             xdp: XdpChoice::Auto,
             address: None,
+            address6: None,
             mac: None,
             veth: None,
             publish: vec![],
@@ -369,6 +396,7 @@ mod tests {
             ring: 1024,
             express: ExpressChoice::Off,
             nat: vxlane_dataplane::nat::NatConfig::new(vec![LOCAL], Default::default()),
+            nat_address6: None,
             networks: networks.iter().map(network).collect(),
             endpoints: endpoints.iter().map(endpoint).collect(),
         }
@@ -381,6 +409,7 @@ mod tests {
             next_hops: [(NEAR, MacAddr([2, 0, 0, 0, 0, 2]))].into(),
             owners: (0..16).map(|port| (PortId(port), WorkerId(0))).collect(),
             ways: None,
+            ways6: None,
             published: HashSet::new(),
         }
     }

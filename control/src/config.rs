@@ -6,13 +6,13 @@ mod nat;
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::Range,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum;
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use toml::{
     Spanned,
@@ -20,7 +20,7 @@ use toml::{
 };
 use utoipa::ToSchema;
 
-pub use nat::{FilteringChoice, Nat, NatChoice, Timeouts};
+pub use nat::{FilteringChoice, Nat, Nat6Choice, NatChoice, Timeouts};
 
 pub use access::{Group, Mode, User};
 pub use addresses::Addresses;
@@ -188,11 +188,17 @@ pub struct Network {
     pub subnet: Option<Ipv4Network>,
     /// The address of the way out.
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses.
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6.
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out.
     #[serde(default)]
     pub internal: bool,
     /// How packets leave it: with the host's address where there is a gateway, when not given.
     pub nat: Option<NatChoice>,
+    /// How its IPv6 packets leave it; where there is an IPv6 gateway as `nat` says, when not given.
+    pub nat6: Option<Nat6Choice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     pub mtu: Option<u32>,
     /// VTEPs to flood to and to learn from.
@@ -249,6 +255,8 @@ pub struct Endpoint {
     pub name: Option<String>,
     /// Its address in the subnet of the network.
     pub address: Option<Ipv4Addr>,
+    /// Its address in the IPv6 subnet of the network.
+    pub address6: Option<Ipv6Addr>,
     /// Its Ethernet address.
     pub mac: Option<Mac>,
     /// Where the XDP program runs.
@@ -446,7 +454,7 @@ mod tests {
         );
         check(
             "[underlay]\ninterface = \"uA\"\n\n[[endpoint]]\nnetwork = \"a\"\nvlan = 1\n",
-            "v.toml:6: unknown key `vlan` in [[endpoint]]; expected one of `network`, `interface`, `name`, `address`, `mac`, `xdp`, `publish`",
+            "v.toml:6: unknown key `vlan` in [[endpoint]]; expected one of `network`, `interface`, `name`, `address`, `address6`, `mac`, `xdp`, `publish`",
         );
         check(
             "[underlay]\ninterface = \"uA\"\n[daemon]\nx = 1\n",

@@ -19,7 +19,7 @@ use std::{
     path::PathBuf,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use vxlane_dataplane::{
     tables::{LocalVtep, ZeroChecksums},
@@ -33,7 +33,7 @@ pub use records::{BadRecord, Records};
 pub use routes::Routing;
 
 use crate::{
-    config::{self, Addresses, Config, Dataplane, ExpressChoice, NatChoice, Underlay, XdpChoice},
+    config::{self, Addresses, Config, Dataplane, ExpressChoice, Nat6Choice, NatChoice, Underlay, XdpChoice},
     mac::Mac,
 };
 
@@ -58,6 +58,8 @@ pub struct Desired {
     pub stations: Vec<Owned<Station>>,
     /// By network, the address that was given out last: the next one is behind it.
     pub last_given: BTreeMap<String, Ipv4Addr>,
+    /// The same for IPv6.
+    pub last_given6: BTreeMap<String, Ipv6Addr>,
 }
 
 /// Who asked for something, and alone may take it back.
@@ -91,11 +93,18 @@ pub struct Network {
     pub subnet: Option<Ipv4Network>,
     /// The address of the way out.
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses.
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6.
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out.
     pub internal: bool,
     /// How packets leave it: with the host's address where there is a gateway, when not given.
     #[serde(default)]
     pub nat: Option<NatChoice>,
+    /// How its IPv6 packets leave it; where there is an IPv6 gateway as `nat` says, when not given.
+    #[serde(default)]
+    pub nat6: Option<Nat6Choice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     pub mtu: Option<u32>,
     /// Seconds after which a silent station is forgotten.
@@ -169,6 +178,8 @@ pub struct Endpoint {
     pub xdp: XdpChoice,
     /// Its address in the subnet of the network.
     pub address: Option<Ipv4Addr>,
+    /// Its address in the IPv6 subnet of the network.
+    pub address6: Option<Ipv6Addr>,
     /// Its Ethernet address.
     pub mac: Option<Mac>,
     /// The other end of `interface`, where that is a pair that we make and take away.
@@ -248,6 +259,25 @@ impl Network {
     }
 }
 
+impl Network {
+    /// How its IPv6 packets leave it.
+    pub fn way_out6(&self) -> Nat6Choice {
+        let unless_said = match self.nat {
+            Some(NatChoice::None) => Nat6Choice::None,
+            Some(NatChoice::Masquerade) | None => Nat6Choice::Masquerade,
+        };
+        let can_leave = self.gateway6.is_some() && !self.internal;
+        if can_leave { self.nat6.unwrap_or(unless_said) } else { Nat6Choice::None }
+    }
+}
+
+impl Endpoint {
+    /// Its IP addresses, as far as they are known.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.map(IpAddr::V4).into_iter().chain(self.address6.map(IpAddr::V6))
+    }
+}
+
 impl<T> Owned<T> {
     /// A thing that the file asks for at `place`.
     fn by_file(place: String, item: T) -> Self {
@@ -278,6 +308,7 @@ impl Desired {
             endpoints: Vec::new(),
             stations: Vec::new(),
             last_given: BTreeMap::new(),
+            last_given6: BTreeMap::new(),
         };
         for (index, network) in config.networks.iter().enumerate() {
             let place = format!("network[{index}]");
@@ -308,7 +339,8 @@ impl Desired {
         this.routes = merged(&self.routes, &other.routes, owner);
         this.endpoints = merged(&self.endpoints, &other.endpoints, owner);
         this.stations = merged(&self.stations, &other.stations, owner);
-        this.last_given = if owner == Owner::Api { &other.last_given } else { &self.last_given }.clone();
+        let given = if owner == Owner::Api { other } else { self };
+        (this.last_given, this.last_given6) = (given.last_given.clone(), given.last_given6.clone());
         this
     }
 
@@ -409,16 +441,20 @@ fn merged<T: Clone>(own: &[Owned<T>], other: &[Owned<T>], owner: Owner) -> Vec<O
 
 impl From<&crate::config::Network> for Network {
     fn from(network: &crate::config::Network) -> Self {
-        let crate::config::Network { name, vni, subnet, gateway, internal, mtu, peers: _, .. } = network.clone();
-        let crate::config::Network { nat, ageing, mac_limit, flood_limit, isolation, suppression, express, .. } =
-            *network;
+        let crate::config::Network { name, vni, subnet, gateway, subnet6, gateway6, internal, mtu, .. } =
+            network.clone();
+        let crate::config::Network { nat, nat6, ageing, mac_limit, flood_limit, .. } = *network;
+        let crate::config::Network { isolation, suppression, express, .. } = *network;
         Self {
             name,
             vni,
             subnet,
             gateway,
+            subnet6,
+            gateway6,
             internal,
             nat,
+            nat6,
             mtu,
             ageing,
             mac_limit,
@@ -432,8 +468,9 @@ impl From<&crate::config::Network> for Network {
 
 impl From<&crate::config::Endpoint> for Endpoint {
     fn from(endpoint: &crate::config::Endpoint) -> Self {
-        let crate::config::Endpoint { network, interface, name, address, mac, xdp, publish } = endpoint.clone();
+        let crate::config::Endpoint { network, interface, name, address, address6, mac, xdp, publish } =
+            endpoint.clone();
         let name = name.unwrap_or_else(|| interface.clone());
-        Self { network, name, interface, xdp, address, mac, veth: None, publish, gateway_priority: 0 }
+        Self { network, name, interface, xdp, address, address6, mac, veth: None, publish, gateway_priority: 0 }
     }
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{
-    Question,
+    Question, both,
     columns::Columns,
     network::{self, owner},
 };
@@ -39,9 +39,9 @@ pub(super) async fn answer(ask: &Question<'_>, command: &EndpointCommand) -> Res
 
 /// What is said of an endpoint that has just been connected.
 pub(super) fn connected(endpoint: &Endpoint) -> String {
-    let Endpoint { name, interface, address, .. } = endpoint;
-    let address = address.map(|address| format!(" {address}")).unwrap_or_default();
-    format!("{name} {interface}{address}\n")
+    let Endpoint { name, interface, address, address6, .. } = endpoint;
+    let line = format!("{name} {interface} {}", both(*address, *address6));
+    format!("{}\n", line.trim_end())
 }
 
 fn table(endpoints: &[Endpoint]) -> String {
@@ -52,7 +52,7 @@ fn table(endpoints: &[Endpoint]) -> String {
             endpoint.name.clone(),
             endpoint.network.clone(),
             endpoint.vni.to_string(),
-            endpoint.address.map(|address| address.to_string()).unwrap_or_default(),
+            both(endpoint.address, endpoint.address6),
             endpoint.mac.clone().unwrap_or_default(),
             endpoint.interface.clone(),
             state(endpoint.state).to_owned(),
@@ -70,7 +70,7 @@ fn details(endpoint: &Endpoint) -> String {
     row("name", endpoint.name.clone());
     row("network", endpoint.network.clone());
     row("vni", endpoint.vni.to_string());
-    row("address", endpoint.address.map(|address| address.to_string()).unwrap_or_default());
+    row("address", both(endpoint.address, endpoint.address6));
     row("mac", endpoint.mac.clone().unwrap_or_default());
     row("interface", endpoint.interface.clone());
     row("netns", endpoint.netns.clone().unwrap_or_default());

@@ -282,6 +282,12 @@ fn joined(items: &[impl Display]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// An IPv4 thing and its IPv6 likeness, as far as they are there.
+fn both(one: Option<impl Display>, other: Option<impl Display>) -> String {
+    let told = one.map(|one| one.to_string()).into_iter().chain(other.map(|other| other.to_string()));
+    joined(&told.collect::<Vec<_>>())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

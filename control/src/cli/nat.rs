@@ -1,13 +1,13 @@
 //! `vxlane nat`: the way out of the overlay and its sessions.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use clap::Subcommand;
 
 use super::{Question, columns::Columns};
 use crate::api::{
     client::{ClientError, escape},
-    types::nat::{NatFlushed, NatStatus},
+    types::nat::{NatFlushed, NatStatus, NatWorker},
 };
 
 /// `vxlane nat`
@@ -27,7 +27,7 @@ pub enum NatCommand {
         network: Option<String>,
         /// Only those of the endpoint with this address
         #[arg(long, value_name = "ADDRESS")]
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     },
 }
 
@@ -55,14 +55,6 @@ fn render(status: &NatStatus) -> String {
     if status.ports.is_empty() {
         return "no network has a way out\n".to_owned();
     }
-    let mut workers =
-        Columns::titled(&["WORKER", "SESSIONS", "MAPPINGS", "BEGUN", "FREE-TCP", "FREE-UDP", "FREE-ICMP"]);
-    for worker in &status.workers {
-        let free = worker.free;
-        let counts = [worker.sessions, worker.mappings].map(|count| count.to_string());
-        let free = [free.tcp, free.udp, free.icmp].map(|count| count.to_string());
-        workers.row([worker.id.to_string()].into_iter().chain(counts).chain([worker.begun.to_string()]).chain(free));
-    }
     let mut sessions = Columns::titled(&[
         "PROTO", "STATE", "NETWORK", "ENDPOINT", "INSIDE", "OUTSIDE", "REMOTE", "AGE", "EXPIRES", "OUT", "BACK",
     ]);
@@ -81,15 +73,34 @@ fn render(status: &NatStatus) -> String {
             session.back_packets.to_string(),
         ]);
     }
-    let address = status.address.map_or_else(|| "none".to_owned(), |address| address.to_string());
-    let head = format!("address {address} ports {}\n\n{}", status.ports, workers.render());
+    let addresses = status.address.map(|address| address.to_string()).into_iter();
+    let addresses: Vec<_> = addresses.chain(status.address6.map(|address| address.to_string())).collect();
+    let addresses = if addresses.is_empty() { "none".to_owned() } else { addresses.join(",") };
+    let mut head = format!("address {addresses} ports {}\n", status.ports);
+    for (of, workers) in [("", &status.workers), ("IPv6\n", &status.workers6)] {
+        if !workers.is_empty() {
+            head.push_str(&format!("\n{of}{}", render_workers(workers)));
+        }
+    }
     if status.sessions.is_empty() { head } else { format!("{head}\n{}", sessions.render()) }
+}
+
+fn render_workers(workers: &[NatWorker]) -> String {
+    let mut columns =
+        Columns::titled(&["WORKER", "SESSIONS", "MAPPINGS", "BEGUN", "FREE-TCP", "FREE-UDP", "FREE-ICMP"]);
+    for worker in workers {
+        let free = worker.free;
+        let counts = [worker.sessions, worker.mappings].map(|count| count.to_string());
+        let free = [free.tcp, free.udp, free.icmp].map(|count| count.to_string());
+        columns.row([worker.id.to_string()].into_iter().chain(counts).chain([worker.begun.to_string()]).chain(free));
+    }
+    columns.render()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::nat::{FreePorts, NatSession, NatWorker};
+    use crate::api::types::nat::{FreePorts, NatSession};
 
     #[test]
     fn ports_come_first_and_then_a_line_for_each_session() {
@@ -120,8 +131,10 @@ mod tests {
         };
         let status = NatStatus {
             address: Some([192, 0, 2, 1].into()),
+            address6: None,
             ports: "20000-20009".to_owned(),
             workers: vec![worker],
+            workers6: vec![],
             sessions: vec![session],
         };
         let expected = "\

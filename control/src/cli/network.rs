@@ -1,14 +1,14 @@
 //! `vxlane network`: overlay networks and what is connected to them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
 use clap::{Args, Subcommand};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use super::{Question, columns::Columns, endpoint, joined};
+use super::{Question, both, columns::Columns, endpoint, joined};
 use crate::{
     api::{
         client::{ClientError, escape},
@@ -17,7 +17,7 @@ use crate::{
             requests::{EndpointRequest, NetworkRequest, RouteRequest},
         },
     },
-    config::{ExpressChoice, NatChoice, XdpChoice},
+    config::{ExpressChoice, Nat6Choice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -81,12 +81,21 @@ pub struct CreateArgs {
     /// The address of the way out
     #[arg(long, value_name = "ADDRESS")]
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses, such as fd00:50::/64
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway6: Option<Ipv6Addr>,
     /// There shall be no way out
     #[arg(long)]
     pub internal: bool,
     /// How its packets leave it [default: masquerade, with a gateway]
     #[arg(long, value_enum)]
     pub nat: Option<NatChoice>,
+    /// How its IPv6 packets leave it [default: as --nat, with an IPv6 gateway]
+    #[arg(long, value_enum)]
+    pub nat6: Option<Nat6Choice>,
     /// Longest packet; what the underlay leaves room for when not given
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
@@ -133,6 +142,9 @@ pub struct ConnectArgs {
     /// Its address; the next free one of the subnet when not given
     #[arg(long, value_name = "ADDRESS")]
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address; the next free one of the IPv6 subnet when not given
+    #[arg(long, value_name = "ADDRESS")]
+    pub address6: Option<Ipv6Addr>,
     /// Its Ethernet address
     #[arg(long, value_name = "ADDRESS")]
     pub mac: Option<Mac>,
@@ -180,15 +192,19 @@ pub(super) fn path(network: &str) -> String {
 }
 
 fn request(args: &CreateArgs) -> NetworkRequest {
-    let CreateArgs { network, vni, subnet, gateway, internal, mtu, ageing, mac_limit, isolation, .. } = args.clone();
+    let CreateArgs { network, vni, subnet, gateway, subnet6, gateway6, internal, mtu, ageing, .. } = args.clone();
+    let CreateArgs { mac_limit, isolation, .. } = *args;
     let (suppression, peers) = (args.no_suppression.then_some(false), args.peers.clone());
     NetworkRequest {
         name: network,
         vni,
         subnet,
         gateway,
+        subnet6,
+        gateway6,
         internal,
         nat: args.nat,
+        nat6: args.nat6,
         mtu,
         ageing,
         mac_limit,
@@ -201,9 +217,20 @@ fn request(args: &CreateArgs) -> NetworkRequest {
 }
 
 fn connection(args: &ConnectArgs) -> EndpointRequest {
-    let ConnectArgs { network: _, name, netns, ifname, interface, address, mac, xdp, publish, gateway_priority } =
-        args.clone();
-    EndpointRequest { name, netns, ifname, interface, address, mac, xdp, publish, gateway_priority }
+    let ConnectArgs {
+        network: _,
+        name,
+        netns,
+        ifname,
+        interface,
+        address,
+        address6,
+        mac,
+        xdp,
+        publish,
+        gateway_priority,
+    } = args.clone();
+    EndpointRequest { name, netns, ifname, interface, address, address6, mac, xdp, publish, gateway_priority }
 }
 
 fn created(network: &Network) -> String {
@@ -216,7 +243,7 @@ fn table(networks: &[Network]) -> String {
         columns.row([
             network.name.clone(),
             network.vni.to_string(),
-            network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default(),
+            both(network.subnet, network.subnet6),
             gateway(network),
             network.mtu.to_string(),
             owner(network.owner).to_owned(),
@@ -232,10 +259,11 @@ fn details(network: &Network) -> String {
     let mut row = |key: &str, value: String| columns.row([key.to_owned(), value]);
     row("name", network.name.clone());
     row("vni", network.vni.to_string());
-    row("subnet", network.subnet.map(|subnet| subnet.to_string()).unwrap_or_default());
+    row("subnet", both(network.subnet, network.subnet6));
     row("gateway", gateway(network));
     row("host", network.host.as_ref().map(host).unwrap_or_default());
     row("nat", network.nat.to_string());
+    row("nat6", network.nat6.to_string());
     row("mtu", network.mtu.to_string());
     row("ageing", network.ageing.to_string());
     row("mac_limit", network.mac_limit.to_string());
@@ -251,10 +279,7 @@ fn details(network: &Network) -> String {
 }
 
 fn gateway(network: &Network) -> String {
-    match (network.internal, network.gateway) {
-        (true, _) => "internal".to_owned(),
-        (false, gateway) => gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-    }
+    if network.internal { "internal".to_owned() } else { both(network.gateway, network.gateway6) }
 }
 
 /// The host's own interface; where it is not as it should be, why.

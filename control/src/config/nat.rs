@@ -1,6 +1,10 @@
 //! `[nat]`: how packets leave the overlay.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -11,6 +15,8 @@ use vxlane_dataplane::nat;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Nat {
+    /// The address that packets of IPv6 leave with; the uplink's own global one when not given.
+    pub address6: Option<Ipv6Addr>,
     /// Ports of the host's address that may be lent, less those that turn out to be in use.
     pub ports: String,
     /// Who may answer an endpoint.
@@ -31,8 +37,9 @@ pub struct Nat {
 
 impl Default for Nat {
     fn default() -> Self {
-        let of = nat::NatConfig::new(Vec::new(), nat::Ports::default());
+        let of = nat::NatConfig::<Ipv4Addr>::new(Vec::new(), nat::Ports::default());
         Self {
+            address6: None,
             ports: "10000-29999,61000-65535".to_owned(),
             filtering: FilteringChoice::EndpointIndependent,
             inbound_refresh: of.inbound_refresh,
@@ -104,6 +111,28 @@ impl fmt::Display for NatChoice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Masquerade => "masquerade",
+            Self::None => "none",
+        })
+    }
+}
+
+/// How the IPv6 packets of a network leave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Nat6Choice {
+    /// With the host's own address.
+    Masquerade,
+    /// As they are; whoever is outside must have a route to this host for the subnet.
+    Routed,
+    /// Not at all.
+    None,
+}
+
+impl fmt::Display for Nat6Choice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Masquerade => "masquerade",
+            Self::Routed => "routed",
             Self::None => "none",
         })
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, mem};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use vxlane_dataplane::attach::Role;
 
 use super::{
@@ -111,7 +111,11 @@ impl Daemon {
         if host::find(&endpoint.interface).map_err(ChangeError::Host)?.is_some() {
             return Ok(None);
         }
-        let prefix = network.subnet.map_or(32, |subnet| subnet.prefix());
+        let v4 = endpoint.address.zip(network.subnet);
+        let v4 = v4.map(|(address, subnet)| IpNetwork::new(address.into(), subnet.prefix()));
+        let v6 = endpoint.address6.zip(network.subnet6);
+        let v6 = v6.map(|(address, subnet)| IpNetwork::new(address.into(), subnet.prefix()));
+        let addresses: Vec<IpNetwork> = v4.into_iter().chain(v6).filter_map(Result::ok).collect();
         let pair = Pair {
             interface: &endpoint.interface,
             alias: &format!("vxlane {}/{name}", network.name),
@@ -120,7 +124,7 @@ impl Daemon {
             netns: &veth.netns,
             ifname: &veth.ifname,
             mac: endpoint.mac.map(|mac| mac.0),
-            address: endpoint.address.and_then(|address| Ipv4Network::new(address, prefix).ok()),
+            addresses: &addresses,
             quiet: false,
         };
         self.store.commit(&[saved::note(&endpoint.interface)])?;
@@ -141,7 +145,7 @@ impl Daemon {
         let plan = self.validated(&next, "")?;
         let notes = endpoint.veth.as_ref().map(|_| saved::note(&endpoint.interface));
         self.adopt(next, plan, notes.as_slice())?;
-        if let Some(address) = endpoint.address {
+        for address in endpoint.addresses() {
             // Whoever has the address next is not to get what was meant for this one.
             self.end_sessions(self.ids.network(network), Some(address)).map_err(StartError::from)?;
         }

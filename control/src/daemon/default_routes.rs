@@ -1,41 +1,41 @@
-//! By which of its networks a container leaves: the default route inside each namespace.
+//! By which of its networks a container leaves: the default routes inside each namespace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::Path,
 };
 
 use super::{ChangeError, Daemon};
 use crate::{
-    desired::{Plan, PlannedEndpoint},
+    desired::{Plan, PlannedEndpoint, PlannedNetwork},
     host,
     netlink::{self, PairError},
 };
 
 /// A way out of a container: its device and the gateway behind it.
-type Door<'a> = (&'a str, Ipv4Addr);
+type Door<'a> = (&'a str, IpAddr);
 
 impl Daemon {
-    /// Has containers leave by the door that `next` says, where that is another one than the plan has.
+    /// Has containers leave by the doors that `next` says, where those are others than the plan has.
     ///
     /// # Errors
     /// The first default route that could not be set. A container that has gone needs none.
     pub(super) fn lead_out(&self, next: &Plan) -> Result<(), ChangeError> {
         let before = namespaces(&self.plan);
         for netns in namespaces(next) {
-            let was = if before.contains(netns) { door(&self.plan, netns, |_| true) } else { None };
-            if was != door(next, netns, |_| true) {
+            let was = if before.contains(netns) { doors(&self.plan, netns, |_| true) } else { [None; 2] };
+            if was != doors(next, netns, |_| true) {
                 self.lead_out_of(next, netns)?;
             }
         }
         Ok(())
     }
 
-    /// Has the container at `netns` leave by the door that `plan` says, as far as its device is there.
+    /// Has the container at `netns` leave by the doors that `plan` says, as far as its devices are there.
     ///
     /// # Errors
-    /// If the default route could not be set.
+    /// If a default route could not be set.
     pub(super) fn lead_out_of(&self, plan: &Plan, netns: &Path) -> Result<(), ChangeError> {
         let mut there = BTreeMap::new();
         for endpoint in inside(plan, netns) {
@@ -43,10 +43,13 @@ impl Daemon {
             there.insert(endpoint.interface.as_str(), found.is_some());
         }
         let is_there = |endpoint: &PlannedEndpoint| there.get(endpoint.interface.as_str()) == Some(&true);
-        match door(plan, netns, is_there).map(|(ifname, gateway)| netlink::set_default_route(netns, ifname, gateway)) {
-            Some(Err(PairError::Netns { .. })) | None => Ok(()),
-            Some(set) => Ok(set?),
+        for (ifname, gateway) in doors(plan, netns, is_there).into_iter().flatten() {
+            match netlink::set_default_route(netns, ifname, gateway) {
+                Err(PairError::Netns { .. }) => return Ok(()),
+                set => set?,
+            }
         }
+        Ok(())
     }
 
     /// The same by the plan as it is, after something else has failed.
@@ -67,14 +70,28 @@ fn inside<'a>(plan: &'a Plan, netns: &Path) -> impl Iterator<Item = &'a PlannedE
     plan.endpoints.iter().filter(move |endpoint| endpoint.veth.as_ref().is_some_and(|veth| veth.netns == *netns))
 }
 
-/// The door of the container at `netns`: that of the highest priority, and of those the one whose
+/// The doors of the container at `netns`, of IPv4 and of IPv6.
+fn doors<'a>(plan: &'a Plan, netns: &Path, is_there: impl Fn(&PlannedEndpoint) -> bool) -> [Option<Door<'a>>; 2] {
+    let v4: Gateway = |endpoint, network| endpoint.address.and(network.gateway).map(IpAddr::V4);
+    let v6: Gateway = |endpoint, network| endpoint.address6.and(network.gateway6).map(IpAddr::V6);
+    [v4, v6].map(|gateway| door(plan, netns, &is_there, gateway))
+}
+
+/// The gateway of an endpoint, if it has an address of that internet protocol.
+type Gateway = fn(&PlannedEndpoint, &PlannedNetwork) -> Option<IpAddr>;
+
+/// Of the doors of the container at `netns` that of the highest priority, and of those the one whose
 /// network has the name that comes first, as Docker has it. Internal networks have none.
-fn door<'a>(plan: &'a Plan, netns: &Path, is_there: impl Fn(&PlannedEndpoint) -> bool) -> Option<Door<'a>> {
+fn door<'a>(
+    plan: &'a Plan,
+    netns: &Path,
+    is_there: impl Fn(&PlannedEndpoint) -> bool,
+    gateway: Gateway,
+) -> Option<Door<'a>> {
     let doors = inside(plan, netns).filter(|endpoint| is_there(endpoint)).filter_map(|endpoint| {
         let network = plan.networks.iter().find(|network| network.name == endpoint.network && !network.internal)?;
         let rank = (std::cmp::Reverse(endpoint.gateway_priority), &endpoint.network, &endpoint.name);
-        endpoint.address?;
-        Some((rank, (endpoint.veth.as_ref()?.ifname.as_str(), network.gateway?)))
+        Some((rank, (endpoint.veth.as_ref()?.ifname.as_str(), gateway(endpoint, network)?)))
     });
     doors.min_by_key(|&(rank, _)| rank).map(|(_, door)| door)
 }

@@ -21,7 +21,7 @@ use vxlane_dataplane::{
 };
 
 use super::{
-    Daemon, Look, StartError,
+    Daemon, Look, StartError, nat6,
     ports::{Mode, OpenPort},
     resume::Queues,
 };
@@ -139,9 +139,13 @@ impl Daemon {
     /// Makes sure that the lane, if there is one, knows everything that the plan has.
     ///
     /// # Errors
-    /// [`StartError::NoV6Underlay`]
+    /// [`StartError::NoV6Underlay`], [`StartError::NoV6WayOut`]
     pub(super) fn check_lane(&self) -> Result<(), StartError> {
-        if self.lane.is_some() && is_over_v6(&self.plan) { Err(StartError::NoV6Underlay) } else { Ok(()) }
+        match &self.lane {
+            Some(_) if is_over_v6(&self.plan) => Err(StartError::NoV6Underlay),
+            Some(_) if nat6::is_wanted(&self.plan) => Err(StartError::NoV6WayOut),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Goes on with the lane that an earlier process has left, up to where frames wait for a
@@ -435,6 +439,8 @@ fn reason_against(plan: &Plan, uplink: &Link) -> Option<&'static str> {
         Some("the uplink's XDP mode was chosen")
     } else if is_over_v6(plan) {
         Some("the underlay is IPv6, at least to some peers, which this lane does not know yet")
+    } else if nat6::is_wanted(plan) {
+        Some("a network has a way out for IPv6, which this lane does not know yet")
     } else {
         None
     }

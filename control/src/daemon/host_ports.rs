@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use vxlane_dataplane::tables::Gateway;
 
 use super::{Daemon, StartError, change::LONGEST_PACKET, ports::OpenPort};
@@ -114,7 +114,7 @@ impl Daemon {
             netns: Path::new(HERE),
             ifname: &port.name,
             mac: Some(Gateway::mac_of(network.vni)),
-            address: Some(port.address),
+            addresses: &[IpNetwork::V4(port.address)],
             quiet: true,
         };
         Ok(pair.make().inspect_err(|_| self.forget_host_pair(&port.interface))?)

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
+    net::Ipv4Addr,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -49,7 +50,7 @@ impl Daemon {
     pub(super) fn recall_sessions(&self, file: File) -> io::Result<()> {
         let kept = sessions::read(file, &self.vnis())?;
         let (now, count) = (self.engine.now(), kept.len());
-        let recalled = self.with_nat(move |nat| nat.recall(now, &kept)).map_err(io::Error::other)?;
+        let recalled = self.with_nat::<Ipv4Addr, _>(move |nat| nat.recall(now, &kept)).map_err(io::Error::other)?;
         let recalled: usize = recalled.into_iter().map(|(_, recalled)| recalled).sum();
         tracing::info!(kept = count, recalled, "sessions of address translation");
         Ok(())

@@ -13,6 +13,7 @@ mod kept_sessions;
 mod lanes;
 mod metrics;
 mod nat;
+mod nat6;
 mod nat_metrics;
 mod neighbours;
 mod next_hops;
@@ -24,6 +25,7 @@ mod report;
 mod resume;
 mod saved;
 mod stations;
+mod translated;
 
 use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Instant};
 
@@ -62,6 +64,7 @@ use crate::{
 };
 use express::Lane;
 use nat::WayOut;
+use nat6::WayOut6;
 use next_hops::{NextHops, Uplink};
 use ports::OpenPort;
 use published::HostSide;
@@ -88,6 +91,7 @@ pub struct Daemon {
     ports: Vec<OpenPort>,
     next_hops: NextHops,
     way_out: Option<WayOut>,
+    way_out6: Option<WayOut6>,
     host_side: HostSide,
     bell: Arc<Notify>,
     published: Surroundings,
@@ -142,6 +146,9 @@ pub enum StartError {
     /// The express lane could not be had.
     #[error(transparent)]
     Lane(Box<LaneError>),
+    /// What answers from outside would not find the workers.
+    #[error("dataplane.express = \"auto\": the express lane knows no way out for IPv6 yet; start with it \"off\"")]
+    NoV6WayOut,
     /// What comes from those peers would not find the workers.
     #[error("dataplane.express = \"auto\": the express lane knows no IPv6 underlay yet; start with it \"off\"")]
     NoV6Underlay,
@@ -193,7 +200,7 @@ impl Daemon {
         let published = Surroundings { uplink_mac: uplink.mac, ..Surroundings::default() };
         let (ports, next_hops, started) = (Vec::new(), NextHops::new(), Instant::now());
         let (complaints, events) = (HashMap::new(), Events::default());
-        let (way_out, bell) = (None, Arc::new(Notify::new()));
+        let (way_out, way_out6, bell) = (None, None, Arc::new(Notify::new()));
         let mut this = Self {
             lane: None,
             no_lane: "",
@@ -209,6 +216,7 @@ impl Daemon {
             ports,
             next_hops,
             way_out,
+            way_out6,
             host_side: HostSide::default(),
             bell,
             published,

@@ -1,18 +1,25 @@
 //! The way out of the overlay: made when the first network wants one, kept true, told of.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, thread, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
 
 use vxlane_dataplane::{
     engine::WorkerGone,
     ids::{NetworkId, WorkerId},
     nat::{Nat, NatReport, Ports, Protocol, SessionView},
     tables::Route,
-    wire::MacAddr,
+    wire::{Address, MacAddr},
 };
 
 use super::{
     Daemon, NoSuchNetwork, StartError,
     next_hops::{RESOLVE, Uplink},
+    translated::Translated,
 };
 use crate::{
     api::types::nat::{FreePorts, NatSession, NatStatus, NatWorker},
@@ -29,7 +36,7 @@ pub(super) struct WayOut {
     ports: Ports,
     /// Ports that sockets of this host have; they are not lent.
     in_use: Vec<InUse>,
-    pub(super) ways: Ways,
+    pub(super) ways: Ways<Ipv4Addr>,
     /// The routers of those routes.
     pub(super) routers: Vec<NextHop>,
     /// When sessions were kept last.
@@ -37,9 +44,7 @@ pub(super) struct WayOut {
 }
 
 /// Routers that are kept known though no packet has asked for them.
-const ROUTERS: usize = 64;
-/// Sessions that are read from a worker at once.
-const PAGE: usize = 1024;
+pub(super) const ROUTERS: usize = 64;
 /// Sessions that are told of, at most.
 const TOLD: usize = 10_000;
 
@@ -60,9 +65,9 @@ fn is_wanted(plan: &Plan) -> bool {
 }
 
 /// The host's routes, and its neighbours on the uplink; those among them that are routers.
-fn look(uplink: Uplink) -> Result<(Ways, Vec<NextHop>), StartError> {
+fn look(uplink: Uplink) -> Result<(Ways<Ipv4Addr>, Vec<NextHop>), StartError> {
     let mtu = u16::try_from(uplink.mtu).unwrap_or(u16::MAX);
-    let routes = netlink::routes(uplink.index, mtu).map_err(StartError::Netlink)?;
+    let routes = netlink::routes::<Ipv4Addr>(uplink.index, mtu).map_err(StartError::Netlink)?;
     let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
     let routers: BTreeSet<Ipv4Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
     let routers = routers.into_iter().map(|router| netlink::next_hop(uplink.index, router.into()));
@@ -70,7 +75,8 @@ fn look(uplink: Uplink) -> Result<(Ways, Vec<NextHop>), StartError> {
     Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
 }
 
-fn router(route: &Route) -> Option<Ipv4Addr> {
+/// The router that a route leads to, if it leads to one on the uplink.
+pub(super) fn router<A: Copy>(route: &Route<A>) -> Option<A> {
     match route {
         Route::Uplink { gateway, .. } => *gateway,
         Route::Elsewhere | Route::Unreachable => None,
@@ -89,13 +95,7 @@ impl Daemon {
 
     fn open_way_out(&mut self) -> Result<(), StartError> {
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
-        let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
-        let vxlan = self.plan.local.port;
-        let ports = self.plan.nat.ports.without(|port| ephemeral.contains(&port) || port == vxlan);
-        if ports.is_empty() {
-            let asked = self.plan.nat.ports.to_string();
-            return Err(StartError::NoPorts { asked, ephemeral: format!("{}-{}", ephemeral.start(), ephemeral.end()) });
-        }
+        let ports = self.lendable_ports()?;
         let (ways, routers) = self.look_for_routers()?;
         let mut config = self.plan.nat.clone();
         config.ports = ports.clone();
@@ -113,9 +113,21 @@ impl Daemon {
         Ok(())
     }
 
+    /// The ports that may be lent: not those of the host's own sockets nor that of the tunnels.
+    pub(super) fn lendable_ports(&self) -> Result<Ports, StartError> {
+        let ephemeral = sockets::ephemeral().map_err(StartError::Sockets)?;
+        let vxlan = self.plan.local.port;
+        let ports = self.plan.nat.ports.without(|port| ephemeral.contains(&port) || port == vxlan);
+        if ports.is_empty() {
+            let asked = self.plan.nat.ports.to_string();
+            return Err(StartError::NoPorts { asked, ephemeral: format!("{}-{}", ephemeral.start(), ephemeral.end()) });
+        }
+        Ok(ports)
+    }
+
     /// Has the kernel ask for the routers and waits a moment for the answers, so that the first
     /// packets find the way open.
-    fn look_for_routers(&self) -> Result<(Ways, Vec<NextHop>), StartError> {
+    fn look_for_routers(&self) -> Result<(Ways<Ipv4Addr>, Vec<NextHop>), StartError> {
         let deadline = Instant::now() + RESOLVE;
         let (mut ways, mut routers) = look(self.uplink)?;
         self.solicit_all(&routers);
@@ -135,37 +147,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Looks anew at routes, neighbours and ports in use, and has neighbours asked for that
-    /// packets are waiting for.
+    /// Looks anew at routes, neighbours and ports in use.
     pub(super) fn refresh_way_out(&mut self) -> Result<(), StartError> {
         let Some(way_out) = &mut self.way_out else { return Ok(()) };
         (way_out.ways, way_out.routers) = look(self.uplink)?;
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
         let changed = avoided(&in_use).ne(avoided(&way_out.in_use));
         way_out.in_use = in_use;
-        for worker in self.engine.workers() {
-            let wanted = self.engine.ask(worker, |worker| std::mem::take(&mut worker.pipeline.router.wanted))?;
-            wanted.into_iter().for_each(|neighbour| self.solicit_neighbour(neighbour.into()));
-        }
         if changed {
             let in_use = self.way_out.as_ref().map(|way_out| way_out.in_use.clone()).unwrap_or_default();
-            self.with_nat(move |nat| nat.avoid(avoided(&in_use)))?;
+            self.with_nat::<Ipv4Addr, _>(move |nat| nat.avoid(avoided(&in_use)))?;
         }
         Ok(())
-    }
-
-    /// Has every worker's translation do something, and returns what that returned.
-    pub(super) fn with_nat<A: Send + 'static>(
-        &self,
-        errand: impl Fn(&mut Nat) -> A + Send + Clone + 'static,
-    ) -> Result<Vec<(WorkerId, A)>, WorkerGone> {
-        let mut answers = Vec::new();
-        for worker in self.engine.workers() {
-            let errand = errand.clone();
-            let answer = self.engine.ask(worker, move |worker| worker.with_nat(errand))?;
-            answers.extend(answer.map(|answer| (worker, answer)));
-        }
-        Ok(answers)
     }
 
     /// The way out and its sessions, of one network or of all.
@@ -174,15 +167,25 @@ impl Daemon {
     /// [`NatError`]
     pub fn nat(&self, only: Option<&str>) -> Result<NatStatus, NatError> {
         let only = self.named(only)?;
-        let workers = self.with_nat(|nat| nat.report())?;
+        let workers = self.with_nat::<Ipv4Addr, _>(|nat| nat.report())?;
+        let workers6 = self.with_nat::<Ipv6Addr, _>(|nat| nat.report())?;
         let mut sessions = Vec::new();
         for &(worker, _) in &workers {
-            self.read_sessions(worker, only, &mut sessions)?;
+            self.read_sessions::<Ipv4Addr>(worker, only, &mut sessions)?;
+        }
+        for &(worker, _) in &workers6 {
+            self.read_sessions::<Ipv6Addr>(worker, only, &mut sessions)?;
         }
         Ok(NatStatus {
             address: self.plan.outside,
-            ports: self.way_out.as_ref().map(|way_out| way_out.ports.to_string()).unwrap_or_default(),
+            address6: self.way_out6.as_ref().and_then(|way_out| way_out.address),
+            ports: match (&self.way_out, workers6.is_empty()) {
+                (Some(way_out), _) => way_out.ports.to_string(),
+                (None, false) => self.lendable_ports().map(|ports| ports.to_string()).unwrap_or_default(),
+                (None, true) => String::new(),
+            },
             workers: workers.iter().map(|(worker, report)| told(*worker, report)).collect(),
+            workers6: workers6.iter().map(|(worker, report)| told(*worker, report)).collect(),
             sessions,
         })
     }
@@ -191,19 +194,17 @@ impl Daemon {
     ///
     /// # Errors
     /// [`NatError`]
-    pub fn flush_nat(&self, only: Option<&str>, address: Option<Ipv4Addr>) -> Result<usize, NatError> {
+    pub fn flush_nat(&self, only: Option<&str>, address: Option<IpAddr>) -> Result<usize, NatError> {
         let only = self.named(only)?;
         Ok(self.end_sessions(only, address)?)
     }
 
     /// Ends the sessions of a network or of all, of an endpoint's address or of all.
-    pub(super) fn end_sessions(&self, only: Option<NetworkId>, address: Option<Ipv4Addr>) -> Result<usize, WorkerGone> {
-        let stays = move |session: &SessionView| {
-            only.is_some_and(|only| session.network != only) || address.is_some_and(|of| session.inside.0 != of)
-        };
-        let ended = self.with_nat(move |nat| nat.retain(stays))?.into_iter().map(|(_, ended)| ended).sum();
+    pub(super) fn end_sessions(&self, only: Option<NetworkId>, address: Option<IpAddr>) -> Result<usize, WorkerGone> {
+        let ended = self.with_nat::<Ipv4Addr, _>(move |nat| nat.retain(|session| stays(session, only, address)))?;
+        let ended6 = self.with_nat::<Ipv6Addr, _>(move |nat| nat.retain(|session| stays(session, only, address)))?;
         self.settle();
-        Ok(ended)
+        Ok(ended.into_iter().chain(ended6).map(|(_, ended)| ended).sum())
     }
 
     fn named(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
@@ -211,47 +212,32 @@ impl Daemon {
         network.map(id).transpose()
     }
 
-    fn read_sessions(
+    fn read_sessions<A: Translated>(
         &self,
         worker: WorkerId,
         only: Option<NetworkId>,
         told: &mut Vec<NatSession>,
-    ) -> Result<(), NatError> {
-        self.each_session(worker, |page| {
+    ) -> Result<(), WorkerGone> {
+        self.each_session::<A>(worker, |page| {
             let wanted = page.iter().filter(|session| only.is_none_or(|only| session.network == only));
             told.extend(wanted.take(TOLD - told.len()).map(|session| self.session(worker, session)));
             told.len() < TOLD
-        })?;
-        Ok(())
+        })
     }
 
-    /// Reads the sessions of `worker`, some at a time, for as long as `take` wants more.
-    pub(super) fn each_session(
-        &self,
-        worker: WorkerId,
-        mut take: impl FnMut(Vec<SessionView>) -> bool,
-    ) -> Result<(), WorkerGone> {
-        let mut from = Some(0);
-        while let Some(start) = from {
-            let now = self.engine.now();
-            let page = self
-                .engine
-                .ask(worker, move |worker| worker.with_nat(|nat| nat.page(now, start, PAGE)).unwrap_or_default())?;
-            from = if take(page.0) { page.1 } else { None };
-        }
-        Ok(())
-    }
-
-    fn session(&self, worker: WorkerId, session: &SessionView) -> NatSession {
+    fn session<A: Address>(&self, worker: WorkerId, session: &SessionView<A>) -> NatSession {
         let now = self.engine.now().ticks();
-        let (address, port) = session.inside;
+        let address: IpAddr = session.inside.0.into();
         let network =
             self.plan.networks.iter().find(|planned| self.ids.network(&planned.name) == Some(session.network));
         let network = network.map(|network| network.name.clone()).unwrap_or_default();
         let is_its = |mac: MacAddr| mac == session.mac;
         let owner = self.plan.endpoints.iter().find(|endpoint| {
-            let named =
-                endpoint.address.map_or_else(|| endpoint.mac.is_some_and(|mac| is_its(mac.0)), |of| of == address);
+            let mut addresses = endpoint.addresses().filter(|of| of.is_ipv4() == address.is_ipv4()).peekable();
+            let named = match addresses.peek() {
+                Some(_) => addresses.any(|of| of == address),
+                None => endpoint.mac.is_some_and(|mac| is_its(mac.0)),
+            };
             endpoint.network == network && named
         });
         NatSession {
@@ -259,9 +245,9 @@ impl Daemon {
             state: session.state.name().to_owned(),
             endpoint: owner.map(|endpoint| endpoint.name.clone()),
             network,
-            inside: std::net::SocketAddrV4::new(address, port),
-            outside: std::net::SocketAddrV4::new(session.outside.0, session.outside.1),
-            remote: std::net::SocketAddrV4::new(session.remote.0, session.remote.1),
+            inside: told_end(session.inside),
+            outside: told_end(session.outside),
+            remote: told_end(session.remote),
             worker: worker.0,
             age: now.since(session.created).to_duration().as_secs(),
             expires: session.deadline.since(now).to_duration().as_secs(),
@@ -273,8 +259,18 @@ impl Daemon {
     }
 }
 
+/// Whether a session is none of those of this network, or of this address.
+fn stays<A: Address>(session: &SessionView<A>, only: Option<NetworkId>, address: Option<IpAddr>) -> bool {
+    let inside: IpAddr = session.inside.0.into();
+    only.is_some_and(|only| session.network != only) || address.is_some_and(|of| inside != of)
+}
+
+fn told_end<A: Address>((address, port): (A, u16)) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
+}
+
 /// The ports that translation must not lend.
-fn avoided(in_use: &[InUse]) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+pub(super) fn avoided(in_use: &[InUse]) -> impl Iterator<Item = (Protocol, u16)> + '_ {
     let mut last = None;
     in_use.iter().filter_map(move |used| {
         let port = (Protocol::ALL[usize::from(used.protocol).min(2)], used.port);

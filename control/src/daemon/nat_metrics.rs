@@ -1,5 +1,7 @@
 //! What Prometheus is told of ways out: by network, by protocol, and nothing by address.
 
+use std::net::Ipv4Addr;
+
 use vxlane_dataplane::{
     engine::WorkerGone,
     ids::NetworkId,
@@ -23,7 +25,7 @@ impl Daemon {
             .filter_map(|network| Some((network.name.as_str(), self.ids.network(&network.name)?)))
             .collect();
         let ids: Vec<NetworkId> = networks.iter().map(|&(_, id)| id).collect();
-        let told = self.with_nat(move |nat| {
+        let told = self.with_nat::<Ipv4Addr, _>(move |nat| {
             (nat.report(), nat.config().sessions, ids.iter().map(|&id| nat.share_of(id)).collect::<Vec<Share>>())
         })?;
         let mut all = Self::totals(&told.iter().map(|(_, (report, room, _))| (*report, *room)).collect::<Vec<_>>());

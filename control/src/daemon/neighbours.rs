@@ -39,7 +39,7 @@ impl Daemon {
             };
             all.extend(gateway(network));
             let endpoints = self.plan.endpoints.iter().filter(|endpoint| endpoint.network == network.name);
-            all.extend(endpoints.filter_map(|endpoint| known(network, endpoint)));
+            all.extend(endpoints.flat_map(|endpoint| known(network, endpoint)));
             let snooped = snooped.iter().filter(|((of, _), _)| *of == id);
             all.extend(snooped.filter_map(|(&(_, address), binding)| self.snooped(network, address, binding)));
         }
@@ -84,19 +84,25 @@ impl Daemon {
     }
 }
 
-/// The binding of the gateway, which every host answers for.
-fn gateway(network: &PlannedNetwork) -> Option<Neighbour> {
-    let gateway = commit::gateway_of(network)?;
-    let address = gateway.ipv4?.ip().into();
-    Some(Neighbour { router: true, origin: NeighbourOrigin::Gateway, ..told(network, address, &gateway.mac) })
+/// The bindings of the gateway, which every host answers for.
+fn gateway(network: &PlannedNetwork) -> impl Iterator<Item = Neighbour> {
+    let gateway = commit::gateway_of(network);
+    let addresses = gateway.into_iter().flat_map(|gateway| {
+        let (v4, v6) = (gateway.ipv4.map(|of| IpAddr::V4(of.ip())), gateway.ipv6.map(|of| IpAddr::V6(of.ip())));
+        v4.into_iter().chain(v6).map(move |address| (address, gateway.mac))
+    });
+    let origin = NeighbourOrigin::Gateway;
+    addresses.map(move |(address, mac)| Neighbour { router: true, origin, ..told(network, address, &mac) })
 }
 
-/// The binding of an endpoint whose addresses are both known.
-fn known(network: &PlannedNetwork, endpoint: &PlannedEndpoint) -> Option<Neighbour> {
-    let (address, mac) = (endpoint.address?, endpoint.mac?);
+/// The bindings of an endpoint whose addresses are known.
+fn known(network: &PlannedNetwork, endpoint: &PlannedEndpoint) -> impl Iterator<Item = Neighbour> {
     let origin = if endpoint.veth.is_some() { NeighbourOrigin::Endpoint } else { NeighbourOrigin::Static };
-    let dev = Some(endpoint.interface.clone());
-    Some(Neighbour { dev, origin, ..told(network, address.into(), &mac.0) })
+    let bound = endpoint.mac.into_iter().flat_map(move |mac| endpoint.addresses().map(move |address| (address, mac)));
+    bound.map(move |(address, mac)| {
+        let dev = Some(endpoint.interface.clone());
+        Neighbour { dev, origin, ..told(network, address, &mac.0) }
+    })
 }
 
 /// A binding that does not age, in the words of the API.

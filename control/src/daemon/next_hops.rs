@@ -83,6 +83,8 @@ impl Daemon {
         self.next_hops = look(&self.plan, uplink)?;
         self.uplink = uplink;
         self.refresh_way_out()?;
+        self.keep_way_out_v6()?;
+        self.solicit_wanted()?;
         self.keep_reserved();
         let now = self.surroundings();
         if now == self.published {
@@ -99,6 +101,7 @@ impl Daemon {
     pub(super) fn publish(&mut self) -> Result<(), StartError> {
         self.check_lane()?;
         self.open_or_close_way_out()?;
+        self.keep_way_out_v6()?;
         self.keep_reserved();
         let now = self.surroundings();
         let tables = Arc::new(commit::commit(&self.plan, &self.ids, &now));
@@ -124,6 +127,7 @@ impl Daemon {
             owners: owners.collect(),
             legs: legs.collect(),
             ways,
+            ways6: self.way_out6.as_ref().map(|way_out| way_out.ways.clone()),
             published: self.published(),
         }
     }
@@ -131,7 +135,8 @@ impl Daemon {
     /// Those to peers, and those out of the overlay.
     fn all_next_hops(&self) -> impl Iterator<Item = &NextHop> {
         let routers = self.way_out.iter().flat_map(|way_out| &way_out.routers);
-        self.next_hops.values().chain(routers)
+        let routers6 = self.way_out6.iter().flat_map(|way_out| &way_out.routers);
+        self.next_hops.values().chain(routers).chain(routers6)
     }
 
     /// Has the kernel ask for every next hop that is not known, or not known to be still there.
@@ -147,7 +152,16 @@ impl Daemon {
         }
     }
 
-    pub(super) fn solicit_neighbour(&self, neighbour: IpAddr) {
+    /// Has the kernel ask for neighbours that packets are waiting for.
+    fn solicit_wanted(&self) -> Result<(), StartError> {
+        for worker in self.engine.workers() {
+            let wanted = self.engine.ask(worker, |worker| std::mem::take(&mut worker.pipeline.router.wanted))?;
+            wanted.into_iter().for_each(|neighbour| self.solicit_neighbour(neighbour));
+        }
+        Ok(())
+    }
+
+    fn solicit_neighbour(&self, neighbour: IpAddr) {
         if let Err(error) = netlink::solicit(self.uplink.index, neighbour) {
             tracing::warn!(%neighbour, %error, "the kernel does not ask for the neighbour");
         }

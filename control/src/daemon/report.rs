@@ -97,7 +97,7 @@ impl Daemon {
     }
 
     fn endpoint(&self, endpoint: &PlannedEndpoint) -> Endpoint {
-        let PlannedEndpoint { network, name, interface, address, mac, veth, publish, .. } = endpoint;
+        let PlannedEndpoint { network, name, interface, address, address6, mac, veth, publish, .. } = endpoint;
         let port = self.ports.iter().find(|port| port.interface == *interface);
         let planned = self.plan.networks.iter().find(|planned| planned.name == *network);
         let owner = self.desired.endpoint(network, name).map_or(Owner::Api, |endpoint| endpoint.owner);
@@ -108,6 +108,7 @@ impl Daemon {
             interface: interface.clone(),
             state: if port.is_some() { EndpointState::Attached } else { EndpointState::Absent },
             address: *address,
+            address6: *address6,
             mac: mac.map(|mac| mac.to_string()),
             netns: veth.as_ref().map(|veth| veth.netns.display().to_string()),
             publish: publish.clone(),
@@ -200,9 +201,12 @@ impl Daemon {
             vni: network.vni.get(),
             subnet: network.subnet,
             gateway: network.gateway,
+            subnet6: network.subnet6,
+            gateway6: network.gateway6,
             internal: network.internal,
             host: network.host.as_ref().map(|port| self.host_port(port)),
             nat: network.nat,
+            nat6: network.nat6,
             mtu: network.mtu,
             ageing: network.ageing,
             mac_limit: network.mac_limit,

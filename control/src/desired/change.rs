@@ -7,7 +7,7 @@ use std::{
     collections::HashSet,
     fmt::{self, Display},
     hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use vxlane_dataplane::wire::{MacAddr, Vni};
@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     api::types::requests::{EndpointRequest, NetworkRequest},
-    config, ipam,
+    config,
+    ipam::{self, Subnet},
     mac::Mac,
 };
 
@@ -76,8 +77,11 @@ impl Desired {
             vni,
             subnet: request.subnet,
             gateway: request.gateway,
+            subnet6: request.subnet6,
+            gateway6: request.gateway6,
             internal: request.internal,
             nat: request.nat,
+            nat6: request.nat6,
             mtu: request.mtu,
             ageing: request.ageing.unwrap_or_else(config::Network::default_ageing),
             mac_limit: request.mac_limit.unwrap_or_else(config::Network::default_mac_limit),
@@ -105,8 +109,11 @@ impl Desired {
         same(request.vni, Some(known.vni).filter(|_| request.vni.is_some()), "vni", &network)?;
         same(request.subnet, known.subnet, "subnet", &network)?;
         same(request.gateway, known.gateway, "gateway", &network)?;
+        same(request.subnet6, known.subnet6, "subnet6", &network)?;
+        same(request.gateway6, known.gateway6, "gateway6", &network)?;
         same(Some(request.internal), Some(known.internal), "internal", &network)?;
         same(request.nat, Some(known.way_out()).filter(|_| request.nat.is_some()), "nat", &network)?;
+        same(request.nat6, Some(known.way_out6()).filter(|_| request.nat6.is_some()), "nat6", &network)?;
         same(request.mtu, known.mtu, "mtu", &network)?;
         same(Some(ageing), Some(known.ageing), "ageing", &network)?;
         same(Some(mac_limit), Some(known.mac_limit), "mac_limit", &network)?;
@@ -145,6 +152,7 @@ impl Desired {
         self.routes.retain(|route| !routed.iter().any(|other| route.item == Routing::new(name, other)));
         self.stations.retain(|station| station.item.network != name);
         self.last_given.remove(name);
+        self.last_given6.remove(name);
         Ok(())
     }
 
@@ -154,7 +162,7 @@ impl Desired {
     /// # Errors
     /// [`Refused`]
     pub fn connect(&mut self, network: &str, request: &EndpointRequest) -> Result<(), Refused> {
-        let subnet = self.known_network(network)?.item.subnet;
+        let Network { subnet, subnet6, .. } = self.known_network(network)?.item;
         if let Some(known) = self.endpoints.iter_mut().find(|known| is_called(&known.item, network, &request.name)) {
             same_endpoint(&known.item, request)?;
             return prioritize(known, request.gateway_priority);
@@ -165,6 +173,7 @@ impl Desired {
             interface: String::new(),
             xdp: request.xdp,
             address: request.address,
+            address6: request.address6,
             mac: request.mac,
             veth: None,
             publish: request.publish.clone(),
@@ -177,6 +186,9 @@ impl Desired {
                 endpoint.interface = interface_name(network, &request.name);
                 if let (Some(subnet), None) = (subnet, request.address) {
                     endpoint.address = Some(self.next_address(network, subnet)?);
+                }
+                if let (Some(subnet), None) = (subnet6, request.address6) {
+                    endpoint.address6 = Some(self.next_address6(network, subnet)?);
                 }
                 endpoint.mac = endpoint.mac.or_else(|| Some(made_mac(endpoint.address)));
             }
@@ -200,10 +212,17 @@ impl Desired {
         let gateway = self.network(network).and_then(|network| network.item.gateway);
         let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.item.network == network);
         let taken: HashSet<Ipv4Addr> = endpoints.filter_map(|endpoint| endpoint.item.address).chain(gateway).collect();
-        let last = self.last_given.get(network).copied();
-        let full = || invalid("address", "none", format!("every address of {subnet} is taken"));
-        let address = ipam::next(subnet, last, |address| taken.contains(&address)).ok_or_else(full)?;
+        let address = given(subnet, &taken, self.last_given.get(network), "address")?;
         self.last_given.insert(network.to_owned(), address);
+        Ok(address)
+    }
+
+    fn next_address6(&mut self, network: &str, subnet: ipnetwork::Ipv6Network) -> Result<Ipv6Addr, Refused> {
+        let gateway = self.network(network).and_then(|network| network.item.gateway6);
+        let endpoints = self.endpoints.iter().filter(|endpoint| endpoint.item.network == network);
+        let taken: HashSet<Ipv6Addr> = endpoints.filter_map(|endpoint| endpoint.item.address6).chain(gateway).collect();
+        let address = given(subnet, &taken, self.last_given6.get(network), "address6")?;
+        self.last_given6.insert(network.to_owned(), address);
         Ok(address)
     }
 
@@ -261,6 +280,17 @@ impl Desired {
     }
 }
 
+/// The next free address of `subnet`.
+fn given<S: Subnet<Address: Hash + Eq>>(
+    subnet: S,
+    taken: &HashSet<S::Address>,
+    last: Option<&S::Address>,
+    field: &str,
+) -> Result<S::Address, Refused> {
+    let full = || invalid(field, "none", format!("every address of {subnet} is taken"));
+    ipam::next(subnet, last.copied(), |address| taken.contains(&address)).ok_or_else(full)
+}
+
 /// Makes sure that there is a network called `name`.
 pub(super) fn known(desired: &Desired, name: &str) -> Result<(), Refused> {
     desired.known_network(name).map(drop)
@@ -296,6 +326,7 @@ fn same_endpoint(known: &Endpoint, request: &EndpointRequest) -> Result<(), Refu
     let ifname = veth.map(|veth| veth.ifname.clone()).filter(|_| request.ifname.is_some());
     same(request.ifname.clone(), ifname, "ifname", &endpoint)?;
     same(request.address, known.address.filter(|_| request.address.is_some()), "address", &endpoint)?;
+    same(request.address6, known.address6.filter(|_| request.address6.is_some()), "address6", &endpoint)?;
     same(request.mac, known.mac.filter(|_| request.mac.is_some()), "mac", &endpoint)?;
     same(Some(request.publish.join(" ")), Some(known.publish.join(" ")), "publish", &endpoint)
 }
@@ -341,3 +372,95 @@ fn made_mac(address: Option<Ipv4Addr>) -> Mac {
 
 /// Where VNIs that nobody chose begin.
 const FIRST_VNI: u32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::ConfigFile, desired::Records};
+
+    fn desired() -> Desired {
+        ConfigFile::parse(Path::new("v.toml"), "underlay.interface = \"u\"\n".to_owned()).unwrap().desired()
+    }
+
+    fn with_network(subnet: Option<&str>, subnet6: Option<&str>) -> Desired {
+        let mut desired = desired();
+        let request = NetworkRequest {
+            name: "blue".to_owned(),
+            subnet: subnet.map(|subnet| subnet.parse().unwrap()),
+            gateway: subnet.map(|_| "10.0.0.1".parse().unwrap()),
+            subnet6: subnet6.map(|subnet| subnet.parse().unwrap()),
+            gateway6: subnet6.map(|_| "fd00::1".parse().unwrap()),
+            ..NetworkRequest::default()
+        };
+        desired.create_network(&request).unwrap();
+        desired
+    }
+
+    fn container(name: &str) -> EndpointRequest {
+        EndpointRequest { name: name.to_owned(), netns: Some("/run/netns/x".into()), ..EndpointRequest::default() }
+    }
+
+    /// The addresses of a new endpoint called `name`.
+    fn given(desired: &mut Desired, name: &str) -> Vec<String> {
+        desired.connect("blue", &container(name)).unwrap();
+        desired.endpoint("blue", name).unwrap().item.addresses().map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn an_endpoint_gets_the_next_address_of_each_family_that_its_network_has() {
+        let mut both = with_network(Some("10.0.0.0/29"), Some("fd00::/64"));
+        assert_eq!(given(&mut both, "a"), ["10.0.0.2", "fd00::2"]);
+        assert_eq!(given(&mut both, "b"), ["10.0.0.3", "fd00::3"]);
+        both.disconnect("blue", "b").unwrap();
+        assert_eq!(given(&mut both, "c"), ["10.0.0.4", "fd00::4"], "what was released just now comes last");
+        assert_eq!(given(&mut with_network(None, Some("fd00::/64")), "a"), ["fd00::2"]);
+        let mut full = with_network(None, Some("fd00::/126"));
+        assert_eq!(
+            (given(&mut full, "a"), given(&mut full, "b")),
+            (vec!["fd00::2".to_owned()], vec!["fd00::3".to_owned()])
+        );
+        let refused = full.connect("blue", &container("c")).unwrap_err().to_string();
+        assert_eq!(refused, "address6 = none: every address of fd00::/126 is taken");
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_given_and_counts_as_taken() {
+        let mut desired = with_network(None, Some("fd00::/64"));
+        let wanted = EndpointRequest { address6: Some("fd00::2".parse().unwrap()), ..container("a") };
+        desired.connect("blue", &wanted).unwrap();
+        assert_eq!(given(&mut desired, "b"), ["fd00::3"]);
+        desired.connect("blue", &wanted).unwrap();
+        let other = EndpointRequest { address6: Some("fd00::9".parse().unwrap()), ..container("a") };
+        let refused = desired.connect("blue", &other).unwrap_err().to_string();
+        assert_eq!(refused, "address6 = fd00::9: endpoint a exists, with fd00::2");
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_and_those_of_before_ipv6_are_understood() {
+        let mut before = with_network(Some("10.0.0.0/29"), Some("fd00::/64"));
+        given(&mut before, "a");
+        let mut after = desired();
+        after.add_records(&before.records()).unwrap();
+        assert_eq!(after.records(), before.records());
+        assert_eq!(given(&mut after, "b"), ["10.0.0.3", "fd00::3"]);
+
+        let old: Records = [
+            (
+                "network/blue",
+                r#"{"name":"blue","vni":4096,"subnet":"10.0.0.0/29","gateway":"10.0.0.1","internal":false,"mtu":null,"ageing":300,"mac_limit":8192}"#,
+            ),
+            (
+                "endpoint/blue/a",
+                r#"{"network":"blue","name":"a","interface":"vx0","xdp":"auto","address":"10.0.0.2","mac":null,"veth":null}"#,
+            ),
+            ("last-given/blue", r#""10.0.0.2""#),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+        let mut restored = desired();
+        restored.add_records(&old).unwrap();
+        assert_eq!(given(&mut restored, "b"), ["10.0.0.3"]);
+    }
+}

@@ -4,6 +4,7 @@ mod endpoints;
 mod nat;
 mod publish;
 mod stations;
+mod subnets;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,12 +16,14 @@ use std::{
 use vxlane_dataplane::wire::Vni;
 
 use super::{Desired, Device, Host, Network, Owned, Owner, Problem, routes};
-use crate::{config::Addresses, ipam};
+use crate::config::Addresses;
 
 /// What a bad VNI is told.
 pub(super) const VNI_RANGE: &str = "a VNI has 24 bits: 0 to 16777215";
 /// What every IPv4 link must carry (RFC 791 section 3.2).
 const SMALLEST_MTU: u32 = 68;
+/// What every IPv6 link must carry (RFC 8200 section 5).
+const SMALLEST_MTU_V6: u32 = 1280;
 /// `IFNAMSIZ` less the zero at the end (`include/uapi/linux/if.h`).
 const LONGEST_INTERFACE: usize = 15;
 const LONGEST_NAME: usize = 63;
@@ -78,6 +81,7 @@ pub(super) fn problems(desired: &Desired, host: &Host, news: &News<'_>) -> Vec<P
     endpoints::check(desired, host, news, &mut found);
     publish::check(desired, host, &mut found);
     routes::check(desired, &mut found);
+    nat::check_routed(desired, &mut found);
     stations::check(desired, news, &mut found);
     found
 }
@@ -163,29 +167,7 @@ fn check_network(network: &Owned<Network>, found: &mut Vec<Problem>) {
         let reason = "nobody would find anybody: what is not known yet is flooded";
         found.push(Problem::new(network.field("flood_limit"), 0, reason));
     }
-    check_subnet(network, found);
-}
-
-fn check_subnet(network: &Owned<Network>, found: &mut Vec<Problem>) {
-    let Network { subnet, gateway, .. } = &network.item;
-    let Some(subnet) = *subnet else {
-        let reason = "a gateway needs a subnet that it is in";
-        found.extend(gateway.map(|gateway| Problem::new(network.field("gateway"), gateway, reason)));
-        return;
-    };
-    let of_hosts = subnet.network() == subnet.ip();
-    if !of_hosts {
-        let reason = format!("an address of a host; its subnet is {}/{}", subnet.network(), subnet.prefix());
-        found.push(Problem::new(network.field("subnet"), subnet, reason));
-    } else if let Some(reason) = not_unicast(subnet.ip().into()).filter(|_| subnet.prefix() > 0) {
-        found.push(Problem::new(network.field("subnet"), subnet, reason));
-    } else if !(1..=30).contains(&subnet.prefix()) {
-        let reason = "has no room for endpoints; a prefix has 1 to 30 bits here";
-        found.push(Problem::new(network.field("subnet"), subnet, reason));
-    } else if let Some((gateway, reason)) = gateway.and_then(|gateway| Some((gateway, ipam::refuse(subnet, gateway)?)))
-    {
-        found.push(Problem::new(network.field("gateway"), gateway, reason));
-    }
+    subnets::check(network, found);
 }
 
 fn check_peers(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
@@ -222,6 +204,8 @@ fn check_mtu(network: &Owned<Network>, desired: &Desired, host: &Host, found: &m
         found.push(Problem::new(network.field("mtu"), mtu, reason));
     } else if mtu < SMALLEST_MTU {
         found.push(Problem::new(network.field("mtu"), mtu, format!("IPv4 needs at least {SMALLEST_MTU}")));
+    } else if mtu < SMALLEST_MTU_V6 && network.item.subnet6.is_some() {
+        found.push(Problem::new(network.field("mtu"), mtu, format!("IPv6 needs at least {SMALLEST_MTU_V6}")));
     }
 }
 

@@ -1,8 +1,8 @@
 //! What will be done: a request with all defaults filled in and all names resolved.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use vxlane_dataplane::{
     nat::{BadPorts, Filtering, NatConfig},
     tables::LocalVtep,
@@ -11,7 +11,7 @@ use vxlane_dataplane::{
 
 use super::{Desired, Endpoint, Host, HostPort, Network, Owned, Place, Problem, checks};
 use crate::{
-    config::{ExpressChoice, FilteringChoice, NatChoice, XdpChoice},
+    config::{ExpressChoice, FilteringChoice, Nat6Choice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -38,6 +38,8 @@ pub struct Plan {
     pub express: ExpressChoice,
     /// Ways out, but for the ports that are in use.
     pub nat: NatConfig,
+    /// The address that packets of IPv6 leave with, if it was given.
+    pub nat_address6: Option<Ipv6Addr>,
     /// Overlay networks.
     pub networks: Vec<PlannedNetwork>,
     /// Attachments to them.
@@ -55,12 +57,18 @@ pub struct PlannedNetwork {
     pub subnet: Option<Ipv4Network>,
     /// The address of the way out.
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses.
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6.
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out.
     pub internal: bool,
     /// How the host itself is on it, unless it is not.
     pub host: Option<HostPort>,
     /// How packets leave it.
     pub nat: NatChoice,
+    /// How its IPv6 packets leave it.
+    pub nat6: Nat6Choice,
     /// Longest packet in bytes.
     pub mtu: u16,
     /// Bytes by which underlay packets are longer, at most.
@@ -130,6 +138,7 @@ impl Desired {
             ring: self.dataplane.ring,
             express: self.dataplane.express,
             nat: self.plan_nat(outside)?,
+            nat_address6: self.nat.address6,
             networks: networks.collect::<Result<_, _>>()?,
             endpoints: self.endpoints.iter().map(|endpoint| endpoint.item.clone()).collect(),
         })
@@ -155,7 +164,7 @@ impl Desired {
     }
 
     fn plan_network(&self, network: &Owned<Network>, host: &Host) -> Result<PlannedNetwork, Problem> {
-        let Network { name, vni, subnet, gateway, internal, mtu, .. } = &network.item;
+        let Network { name, vni, subnet, gateway, subnet6, gateway6, internal, mtu, .. } = &network.item;
         let Network { ageing, mac_limit, flood_limit, isolation, suppression, express, .. } = network.item;
         let bad_vni = |_| Problem::new(network.field("vni"), vni, checks::VNI_RANGE);
         let mtu = mtu.unwrap_or_else(|| self.default_mtu(name, host));
@@ -165,9 +174,12 @@ impl Desired {
             vni: Vni::new(*vni).map_err(bad_vni)?,
             subnet: *subnet,
             gateway: *gateway,
+            subnet6: *subnet6,
+            gateway6: *gateway6,
             internal: *internal,
             host: network.item.host_port(),
             nat: network.item.way_out(),
+            nat6: network.item.way_out6(),
             mtu: u16::try_from(mtu).map_err(bad_mtu)?,
             overhead: self.overhead(name, host),
             ageing,

@@ -1,6 +1,9 @@
 //! What the API asked for, as the store keeps it: one record for each thing.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -41,6 +44,9 @@ impl Desired {
         for (network, address) in &self.last_given {
             put(&mut records, format!("last-given/{network}"), address);
         }
+        for (network, address) in &self.last_given6 {
+            put(&mut records, format!("last-given6/{network}"), address);
+        }
         records
     }
 
@@ -75,6 +81,10 @@ impl Desired {
                 "last-given" => {
                     let address: Ipv4Addr = get(key, value)?;
                     self.last_given.insert(name.to_owned(), address);
+                }
+                "last-given6" => {
+                    let address: Ipv6Addr = get(key, value)?;
+                    self.last_given6.insert(name.to_owned(), address);
                 }
                 _ => return Err(BadRecord { key: key.clone(), reason: "of a kind that is not known".to_owned() }),
             }

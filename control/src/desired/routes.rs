@@ -97,10 +97,19 @@ fn refused(one: &Network, other: &Network) -> Option<String> {
         if network.internal {
             return Some(format!("network \"{}\" is internal", network.name));
         }
-        if network.gateway.is_none() {
+        if network.gateway.is_none() && network.gateway6.is_none() {
             return Some(format!("network \"{}\" has no gateway", network.name));
         }
     }
-    let (ours, theirs) = (one.subnet?, other.subnet?);
-    ours.overlaps(theirs).then(|| format!("their subnets overlap: {ours} and {theirs}"))
+    if one.gateway.zip(other.gateway).is_none() && one.gateway6.zip(other.gateway6).is_none() {
+        return Some("one has IPv4 alone and the other IPv6".to_owned());
+    }
+    let overlap = |ours: &dyn std::fmt::Display, theirs: &dyn std::fmt::Display| {
+        Some(format!("their subnets overlap: {ours} and {theirs}"))
+    };
+    match (one.subnet.zip(other.subnet), one.subnet6.zip(other.subnet6)) {
+        (Some((ours, theirs)), _) if ours.overlaps(theirs) => overlap(&ours, &theirs),
+        (_, Some((ours, theirs))) if ours.overlaps(theirs) => overlap(&ours, &theirs),
+        _ => None,
+    }
 }

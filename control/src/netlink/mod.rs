@@ -17,13 +17,13 @@ use std::{
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::{
-    RouteNetlinkMessage as Message,
+    AddressFamily, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
 };
 use vxlane_dataplane::link::talk::{ask, ask_through, connect};
 
-pub use next_hop::{NextHop, next_hop, solicit};
-pub use outside::{neighbours, overlapping, routes};
+pub use next_hop::{NextHop, next_hop, on_link, solicit};
+pub use outside::{Routed, neighbours, overlapping, routes};
 pub use veth::{
     Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_address, set_default_route, set_mac, set_mtu,
     set_pair_mtu, set_up,
@@ -56,6 +56,14 @@ pub fn global_addresses(ifindex: u32) -> io::Result<(Option<Ipv4Addr>, Option<Ip
         }
     }
     Ok((v4, v6.map(|(_, address)| address)))
+}
+
+/// The family of an address.
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
 }
 
 /// What keeps others from relying on an address.

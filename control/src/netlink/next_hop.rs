@@ -4,7 +4,7 @@ use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use nix::errno::Errno;
@@ -47,6 +47,14 @@ impl NextHop {
 /// What the kernel answered to `RTM_GETROUTE` or `RTM_GETNEIGH`.
 pub fn next_hop(uplink: u32, destination: IpAddr) -> io::Result<NextHop> {
     let Some(neighbour) = route(uplink, destination)? else { return Ok(NextHop::Unreachable) };
+    on_link(uplink, neighbour)
+}
+
+/// How frames for `neighbour`, which is on the link of interface `uplink`, leave.
+///
+/// # Errors
+/// What the kernel answered to `RTM_GETNEIGH`.
+pub fn on_link(uplink: u32, neighbour: IpAddr) -> io::Result<NextHop> {
     let entry = neighbour_entry(uplink, neighbour)?;
     let state = entry.as_ref().map_or(NeighbourState::None, |entry| entry.header.state);
     let mac = entry.as_ref().filter(|_| is_valid(state)).and_then(link_layer_address);
@@ -116,12 +124,9 @@ fn neighbour_entry(uplink: u32, neighbour: IpAddr) -> io::Result<Option<Neighbou
 
 fn entry_for(uplink: u32, neighbour: IpAddr) -> NeighbourMessage {
     let mut entry = NeighbourMessage::default();
-    let (family, address) = match neighbour {
-        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
-        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
-    };
-    (entry.header.family, entry.header.ifindex) = (family, uplink);
-    entry.attributes.push(NeighbourAttribute::Destination(address));
+    entry.header.family = super::family(neighbour);
+    entry.header.ifindex = uplink;
+    entry.attributes.push(NeighbourAttribute::Destination(neighbour.into()));
     entry
 }
 

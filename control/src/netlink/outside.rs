@@ -1,20 +1,68 @@
-//! The host's IPv4 routes, and the neighbours on one of its links.
+//! The host's routes, and the neighbours on one of its links.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message,
+    RouteNetlinkMessage as Message,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType},
 };
-use vxlane_dataplane::{tables::Route, wire::MacAddr};
+use vxlane_dataplane::{
+    tables::Route,
+    wire::{Address, MacAddr},
+};
 
 use super::next_hop::{is_valid, link_layer_address};
 
 /// The table of the host's own addresses (`RT_TABLE_LOCAL`).
 const LOCAL: u32 = 255;
+
+/// An address of a protocol that the kernel has routes of.
+pub trait Routed: Address {
+    /// A prefix of such addresses.
+    type Prefix: Copy + Eq + fmt::Debug;
+
+    /// The one that `address` is, if it is one.
+    fn of(address: IpAddr) -> Option<Self>;
+
+    /// Its first `length` bits; `None` if it has fewer.
+    fn prefix(self, length: u8) -> Option<Self::Prefix>;
+}
+
+impl Routed for Ipv4Addr {
+    type Prefix = Ipv4Network;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn prefix(self, length: u8) -> Option<Ipv4Network> {
+        Ipv4Network::new(self, length).ok()
+    }
+}
+
+impl Routed for Ipv6Addr {
+    type Prefix = Ipv6Network;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+
+    fn prefix(self, length: u8) -> Option<Ipv6Network> {
+        Ipv6Network::new(self, length).ok()
+    }
+}
 
 /// Where the host sends packets, as its tables `local` and `main` say: by the interface `uplink`,
 /// whose longest packet is `mtu`, or elsewhere. Of equal prefixes the one the kernel would take
@@ -22,18 +70,18 @@ const LOCAL: u32 = 255;
 ///
 /// # Errors
 /// What the kernel answered to `RTM_GETROUTE`.
-pub fn routes(uplink: u32, mtu: u16) -> io::Result<Vec<(Ipv4Network, Route)>> {
+pub fn routes<A: Routed>(uplink: u32, mtu: u16) -> io::Result<Vec<(A::Prefix, Route<A>)>> {
     let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
+    question.header.address_family = super::family(A::UNSPECIFIED.into());
     let answers = super::ask(Message::GetRoute(question), NLM_F_DUMP)?;
-    let mut found: Vec<(u32, (Ipv4Network, Route))> = answers
+    let mut found: Vec<Ranked<A>> = answers
         .iter()
         .filter_map(|answer| match answer {
             Message::NewRoute(route) => read(route, uplink, mtu),
             _ => None,
         })
         .collect();
-    found.sort_by_key(|&(rank, _)| rank);
+    found.sort_by_key(|(rank, _)| *rank);
     Ok(found.into_iter().map(|(_, route)| route).collect())
 }
 
@@ -43,7 +91,7 @@ pub fn routes(uplink: u32, mtu: u16) -> io::Result<Vec<(Ipv4Network, Route)>> {
 /// # Errors
 /// What the kernel answered to `RTM_GETROUTE`.
 pub fn overlapping(subnet: Ipv4Network) -> io::Result<Option<Ipv4Network>> {
-    let known = routes(0, 0)?.into_iter().map(|(prefix, _)| prefix);
+    let known = routes::<Ipv4Addr>(0, 0)?.into_iter().map(|(prefix, _)| prefix);
     let groups = Ipv4Network::new(Ipv4Addr::new(224, 0, 0, 0), 3).map_err(io::Error::other)?;
     Ok(known.filter(|prefix| prefix.prefix() > 0 && !prefix.overlaps(groups)).find(|prefix| prefix.overlaps(subnet)))
 }
@@ -52,9 +100,9 @@ pub fn overlapping(subnet: Ipv4Network) -> io::Result<Option<Ipv4Network>> {
 ///
 /// # Errors
 /// What the kernel answered to `RTM_GETNEIGH`.
-pub fn neighbours(uplink: u32) -> io::Result<Vec<(Ipv4Addr, MacAddr)>> {
+pub fn neighbours<A: Routed>(uplink: u32) -> io::Result<Vec<(A, MacAddr)>> {
     let mut question = NeighbourMessage::default();
-    question.header.family = AddressFamily::Inet;
+    question.header.family = super::family(A::UNSPECIFIED.into());
     let answers = super::ask(Message::GetNeighbour(question), NLM_F_DUMP)?;
     let known = answers.iter().filter_map(|answer| match answer {
         Message::NewNeighbour(entry) if entry.header.ifindex == uplink && is_valid(entry.header.state) => {
@@ -65,15 +113,19 @@ pub fn neighbours(uplink: u32) -> io::Result<Vec<(Ipv4Addr, MacAddr)>> {
     Ok(known.collect())
 }
 
-fn address(entry: &NeighbourMessage) -> Option<Ipv4Addr> {
+fn address<A: Routed>(entry: &NeighbourMessage) -> Option<A> {
     entry.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => A::of((*address).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => A::of((*address).into()),
         _ => None,
     })
 }
 
+/// A rank, and the route of a prefix.
+type Ranked<A> = (u32, (<A as Routed>::Prefix, Route<A>));
+
 /// What `message` says, and its rank among routes of its prefix: lower ones come first.
-fn read(message: &RouteMessage, uplink: u32, mtu: u16) -> Option<(u32, (Ipv4Network, Route))> {
+fn read<A: Routed>(message: &RouteMessage, uplink: u32, mtu: u16) -> Option<Ranked<A>> {
     let header = &message.header;
     let table = table(message);
     let rank = match table {
@@ -87,10 +139,10 @@ fn read(message: &RouteMessage, uplink: u32, mtu: u16) -> Option<(u32, (Ipv4Netw
         _ => Route::Unreachable,
     };
     let prefix = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(address) => named(address),
         _ => None,
     });
-    let prefix = Ipv4Network::new(prefix.unwrap_or(Ipv4Addr::UNSPECIFIED), header.destination_prefix_length).ok()?;
+    let prefix = prefix.unwrap_or(A::UNSPECIFIED).prefix(header.destination_prefix_length)?;
     Some((rank, (prefix, route)))
 }
 
@@ -111,7 +163,7 @@ fn priority(message: &RouteMessage) -> u32 {
 }
 
 /// A route with several next hops leads by the first of them that is on the uplink.
-fn unicast(message: &RouteMessage, uplink: u32, mtu: u16) -> Route {
+fn unicast<A: Routed>(message: &RouteMessage, uplink: u32, mtu: u16) -> Route<A> {
     let mut mtu = mtu;
     let mut several = None;
     for attribute in &message.attributes {
@@ -143,9 +195,18 @@ fn interface(message: &RouteMessage) -> Option<u32> {
     })
 }
 
-fn router(attributes: &[RouteAttribute]) -> Option<Ipv4Addr> {
+fn router<A: Routed>(attributes: &[RouteAttribute]) -> Option<A> {
     attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(router)) => Some(*router),
+        RouteAttribute::Gateway(router) => named(router),
         _ => None,
     })
+}
+
+/// The address that an attribute names.
+fn named<A: Routed>(address: &RouteAddress) -> Option<A> {
+    match address {
+        RouteAddress::Inet(address) => A::of((*address).into()),
+        RouteAddress::Inet6(address) => A::of((*address).into()),
+        _ => None,
+    }
 }

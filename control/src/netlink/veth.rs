@@ -3,21 +3,21 @@
 use std::{
     fs::File,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     thread,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
         LinkMessage,
     },
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use netlink_sys::Socket;
 use nix::{
@@ -45,8 +45,8 @@ pub struct Pair<'a> {
     pub ifname: &'a str,
     /// The Ethernet address of the other end.
     pub mac: Option<MacAddr>,
-    /// Its address, with the length of its subnet's prefix.
-    pub address: Option<Ipv4Network>,
+    /// Its addresses, each with the length of its subnet's prefix.
+    pub addresses: &'a [IpNetwork],
     /// Whether it speaks no IPv6 of its own accord.
     pub quiet: bool,
 }
@@ -136,7 +136,7 @@ impl Pair<'_> {
         link.attributes.push(LinkAttribute::GsoMaxSize(self.gso_max));
         tell(inside, Message::SetLink(link), self.ifname)?;
         let index = index_of(inside, self.ifname)?;
-        if let Some(address) = self.address {
+        for &address in self.addresses {
             let message = Message::NewAddress(address_message(index, address));
             tell(inside, message, &format!("{address} on {}", self.ifname))?;
         }
@@ -144,12 +144,12 @@ impl Pair<'_> {
     }
 }
 
-/// Has the default route of the container at `netns` lead through its device `ifname` to `gateway`,
-/// from one packet to the next where it had another one.
+/// Has the default route of the container at `netns`, for the internet protocol of `gateway`, lead
+/// to that through its device `ifname`, from one packet to the next where it had another one.
 ///
 /// # Errors
 /// [`PairError`]
-pub fn set_default_route(netns: &Path, ifname: &str, gateway: Ipv4Addr) -> Result<(), PairError> {
+pub fn set_default_route(netns: &Path, ifname: &str, gateway: IpAddr) -> Result<(), PairError> {
     let failed = |source| PairError::Netns { path: netns.to_owned(), source };
     let inside = File::open(netns).and_then(|namespace| connect_inside(&namespace)).map_err(failed)?;
     let message = Message::NewRoute(default_route(index_of(&inside, ifname)?, gateway));
@@ -296,7 +296,7 @@ pub fn set_address(index: u32, interface: &str, wanted: Ipv4Network) -> Result<(
         }
     }
     if missing {
-        tell(&here, Message::NewAddress(address_message(index, wanted)), &format!("{wanted} on {interface}"))?;
+        tell(&here, Message::NewAddress(address_message(index, wanted.into())), &format!("{wanted} on {interface}"))?;
     }
     Ok(())
 }
@@ -341,25 +341,29 @@ fn up(name: &str) -> LinkMessage {
     link
 }
 
-fn address_message(index: u32, address: Ipv4Network) -> AddressMessage {
+fn address_message(index: u32, address: IpNetwork) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = super::family(address.ip());
     message.header.prefix_len = address.prefix();
     message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(IpAddr::V4(address.ip())));
-    message.attributes.push(AddressAttribute::Address(IpAddr::V4(address.ip())));
-    message.attributes.push(AddressAttribute::Broadcast(address.broadcast()));
+    message.attributes.push(AddressAttribute::Local(address.ip()));
+    message.attributes.push(AddressAttribute::Address(address.ip()));
+    match address {
+        IpNetwork::V4(address) => message.attributes.push(AddressAttribute::Broadcast(address.broadcast())),
+        // We gave it to nobody else, so that it can be used at once (RFC 4862 section 5.4).
+        IpNetwork::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+    }
     message
 }
 
-fn default_route(index: u32, gateway: Ipv4Addr) -> RouteMessage {
+fn default_route(index: u32, gateway: IpAddr) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = super::family(gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+    message.attributes.push(RouteAttribute::Gateway(gateway.into()));
     message.attributes.push(RouteAttribute::Oif(index));
     message
 }

@@ -1,10 +1,20 @@
-//! Word of changes in links, neighbours and routes.
+//! Word of changes in links, neighbours, routes and IPv6 addresses.
 
 use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::libc;
 use tokio::io::unix::AsyncFd;
+
+/// What is subscribed to.
+const GROUPS: [libc::c_uint; 6] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_NEIGH,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV6_IFADDR,
+];
 
 /// A subscription to changes.
 #[derive(Debug)]
@@ -20,14 +30,7 @@ impl Watch {
     pub fn start() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
-        let groups = [
-            libc::RTNLGRP_LINK,
-            libc::RTNLGRP_NEIGH,
-            libc::RTNLGRP_IPV4_IFADDR,
-            libc::RTNLGRP_IPV4_ROUTE,
-            libc::RTNLGRP_IPV6_ROUTE,
-        ];
-        for group in groups {
+        for group in GROUPS {
             socket.add_membership(group)?;
         }
         socket.set_non_blocking(true)?;

@@ -1,6 +1,6 @@
 //! `/v1/nat`
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
@@ -42,7 +42,7 @@ pub(in crate::api) struct Sessions {
     network: Option<String>,
     /// Only of the endpoint with this address.
     #[param(value_type = Option<String>)]
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
 }
 
 /// Ends sessions.

@@ -7,11 +7,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::{ExpressChoice, NatChoice};
+use crate::config::{ExpressChoice, Nat6Choice, NatChoice};
 
 pub mod events;
 pub mod express;
@@ -197,12 +197,20 @@ pub struct Network {
     /// The address of the way out.
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses, such as `fd00:50::/64`.
+    #[schema(value_type = Option<String>)]
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6.
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out.
     pub internal: bool,
     /// How this host itself is on it: wherever there is a gateway and the network is not internal.
     pub host: Option<HostPort>,
     /// How its packets leave it.
     pub nat: NatChoice,
+    /// How its IPv6 packets leave it.
+    pub nat6: Nat6Choice,
     /// Longest packet in bytes.
     pub mtu: u16,
     /// Seconds after which a silent station is forgotten.
@@ -267,6 +275,9 @@ pub struct Endpoint {
     /// Its address, where known.
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address, where known.
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub address6: Option<Ipv6Addr>,
     /// Its Ethernet address, where known.
     pub mac: Option<String>,
     /// The network namespace of the container, where we made the pair.

@@ -1,6 +1,6 @@
 //! What the API says of ways out.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,11 +11,16 @@ pub struct NatStatus {
     /// What packets have for a source outside.
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub address: Option<Ipv4Addr>,
+    /// The same of IPv6, if a network has such a way out and the host such an address.
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub address6: Option<Ipv6Addr>,
     /// Its ports that may be lent, such as `10000-29999,61000-65535`; empty if no network has a
     /// way out.
     pub ports: String,
     /// What each worker has lent.
     pub workers: Vec<NatWorker>,
+    /// What each worker has lent of IPv6.
+    pub workers6: Vec<NatWorker>,
     /// Sessions that live, the first 10,000 of them.
     pub sessions: Vec<NatSession>,
 }
@@ -63,13 +68,13 @@ pub struct NatSession {
     pub endpoint: Option<String>,
     /// The endpoint's address and port.
     #[schema(value_type = String)]
-    pub inside: SocketAddrV4,
+    pub inside: SocketAddr,
     /// What stands for them outside.
     #[schema(value_type = String)]
-    pub outside: SocketAddrV4,
+    pub outside: SocketAddr,
     /// The other end.
     #[schema(value_type = String)]
-    pub remote: SocketAddrV4,
+    pub remote: SocketAddr,
     /// The worker that has it.
     pub worker: u16,
     /// Seconds since it began.

@@ -1,16 +1,16 @@
 //! What the API is asked to change.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    config::{ExpressChoice, NatChoice, XdpChoice},
+    config::{ExpressChoice, Nat6Choice, NatChoice, XdpChoice},
     mac::Mac,
 };
 
@@ -31,12 +31,23 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub gateway: Option<Ipv4Addr>,
+    /// Their IPv6 addresses, such as `fd00:50::/64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "fd00:50::/64")]
+    pub subnet6: Option<Ipv6Network>,
+    /// The address of the way out for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub gateway6: Option<Ipv6Addr>,
     /// Whether there is no way out.
     #[serde(default)]
     pub internal: bool,
     /// How its packets leave it: with the host's address where there is a gateway, when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nat: Option<NatChoice>,
+    /// How its IPv6 packets leave it; where there is an IPv6 gateway as `nat` says, when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat6: Option<Nat6Choice>,
     /// Longest packet in bytes; what the underlay leaves room for when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -85,6 +96,10 @@ pub struct EndpointRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Ipv4)]
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address; the next free one of the IPv6 subnet likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Ipv6)]
+    pub address6: Option<Ipv6Addr>,
     /// Its Ethernet address; made from its address when a pair is made and none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "02:00:00:00:00:0b")]

@@ -1,11 +1,11 @@
 //! The rules for endpoints.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use super::{News, bad_interface_name, bad_name, check_interface, quoted};
 use crate::{
     desired::{Desired, Endpoint, Host, Network, Owned, Problem},
-    ipam,
+    ipam::{self, Subnet},
 };
 
 /// Everything that is wrong with the endpoints of `desired`.
@@ -14,7 +14,7 @@ pub(super) fn check(desired: &Desired, host: &Host, news: &News<'_>, found: &mut
         desired.networks.iter().map(|network| (network.item.name.as_str(), &network.item)).collect();
     for endpoint in &desired.endpoints {
         match networks.get(endpoint.item.network.as_str()) {
-            Some(network) => check_address(endpoint, network, found),
+            Some(network) => check_addresses(endpoint, network, found),
             None => {
                 found.push(Problem::new(endpoint.field("network"), quoted(&endpoint.item.network), "no such network"));
             }
@@ -42,14 +42,32 @@ fn check_itself(endpoint: &Owned<Endpoint>, found: &mut Vec<Problem>) {
     }
 }
 
-fn check_address(endpoint: &Owned<Endpoint>, network: &Network, found: &mut Vec<Problem>) {
-    let Some(address) = endpoint.item.address else { return };
-    let reason = match network.subnet {
-        None => Some(format!("network \"{}\" has no subnet", network.name)),
-        Some(_) if network.gateway == Some(address) => Some(format!("the gateway of network \"{}\"", network.name)),
+fn check_addresses(endpoint: &Owned<Endpoint>, network: &Network, found: &mut Vec<Problem>) {
+    let Endpoint { address, address6, .. } = endpoint.item;
+    let Network { subnet, gateway, subnet6, gateway6, .. } = *network;
+    found.extend(address.and_then(|address| {
+        let reason = refused(subnet, gateway, address, network, "subnet")?;
+        Some(Problem::new(endpoint.field("address"), address, reason))
+    }));
+    found.extend(address6.and_then(|address| {
+        let reason = refused(subnet6, gateway6, address, network, "IPv6 subnet")?;
+        Some(Problem::new(endpoint.field("address6"), address, reason))
+    }));
+}
+
+/// Why no endpoint of `network` can have `address`.
+fn refused<S: Subnet<Address: PartialEq>>(
+    subnet: Option<S>,
+    gateway: Option<S::Address>,
+    address: S::Address,
+    network: &Network,
+    what: &str,
+) -> Option<String> {
+    match subnet {
+        None => Some(format!("network \"{}\" has no {what}", network.name)),
+        Some(_) if gateway == Some(address) => Some(format!("the gateway of network \"{}\"", network.name)),
         Some(subnet) => ipam::refuse(subnet, address),
-    };
-    found.extend(reason.map(|reason| Problem::new(endpoint.field("address"), address, reason)));
+    }
 }
 
 fn check_interfaces(desired: &Desired, host: &Host, news: &News<'_>, found: &mut Vec<Problem>) {
@@ -79,7 +97,7 @@ fn check_unique(desired: &Desired, found: &mut Vec<Problem>) {
     let mut addresses = HashMap::new();
     let mut macs = HashMap::new();
     for endpoint in &desired.endpoints {
-        let Endpoint { network, name, interface, address, mac, .. } = &endpoint.item;
+        let Endpoint { network, name, interface, address, address6, mac, .. } = &endpoint.item;
         let other = |other: &mut &str, what: &str| format!("also the {what} of {other}");
         let place = endpoint.place.as_str();
         // Two without a name have the same interface, which is told.
@@ -89,9 +107,10 @@ fn check_unique(desired: &Desired, found: &mut Vec<Problem>) {
             found.extend(reason.map(|reason| Problem::new(endpoint.field("name"), quoted(name), reason)));
         }
         names.entry((network, name)).or_insert(place);
-        if let Some(address) = address {
+        let of_both = [("address", address.map(IpAddr::V4)), ("address6", address6.map(IpAddr::V6))];
+        for (field, address) in of_both.into_iter().filter_map(|(field, address)| Some((field, address?))) {
             let reason = addresses.get_mut(&(network, address)).map(|first| other(first, "address"));
-            found.extend(reason.map(|reason| Problem::new(endpoint.field("address"), address, reason)));
+            found.extend(reason.map(|reason| Problem::new(endpoint.field(field), address, reason)));
             addresses.entry((network, address)).or_insert(place);
         }
         if let Some(mac) = mac {

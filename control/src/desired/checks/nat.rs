@@ -3,7 +3,7 @@
 use vxlane_dataplane::nat::Ports;
 
 use crate::{
-    config::NatChoice,
+    config::{Nat6Choice, NatChoice},
     desired::{Desired, Host, Network, Owned, Problem},
 };
 
@@ -36,6 +36,11 @@ pub(super) fn check(desired: &Desired, found: &mut Vec<Problem>) {
             problem(field, &limit, "nobody could leave".to_owned());
         }
     }
+    if let Some(address) = nat.address6
+        && let Some(reason) = super::subnets::not_of_hosts(address)
+    {
+        problem("address6", &address, reason.to_owned());
+    }
     if let Some(mss) = nat.clamp_mss.filter(|&mss| mss < SMALLEST_MSS) {
         problem("clamp_mss", &mss, format!("every host can take {SMALLEST_MSS} bytes (RFC 9293 section 3.7.1)"));
     }
@@ -56,15 +61,42 @@ pub(super) fn check(desired: &Desired, found: &mut Vec<Problem>) {
 
 /// What is wrong with the way out of `network`.
 pub(super) fn check_network(network: &Owned<Network>, desired: &Desired, host: &Host, found: &mut Vec<Problem>) {
-    let reason = match network.item {
-        Network { nat: Some(NatChoice::Masquerade), internal: true, .. } => "an internal network has no way out",
-        Network { nat: Some(NatChoice::Masquerade), gateway: None, .. } => {
-            "needs a gateway, through which packets leave"
-        }
-        _ if network.item.way_out() == NatChoice::Masquerade && desired.outside(host).is_none() => {
-            "the uplink has no IPv4 address that packets could leave with; say \"none\""
-        }
-        _ => return,
+    let Network { nat, gateway, nat6, gateway6, internal, .. } = network.item;
+    let is_no_way = |gateway: bool| match internal {
+        true => Some("an internal network has no way out"),
+        false => Some("needs a gateway, through which packets leave").filter(|_| !gateway),
     };
-    found.push(Problem::new(network.field("nat"), "\"masquerade\"", reason));
+    if network.item.way_out() == NatChoice::Masquerade && desired.outside(host).is_none() {
+        let reason = "the uplink has no IPv4 address that packets could leave with; say \"none\"";
+        found.push(Problem::new(network.field("nat"), "\"masquerade\"", reason));
+    }
+    if nat == Some(NatChoice::Masquerade)
+        && let Some(reason) = is_no_way(gateway.is_some() || gateway6.is_some())
+    {
+        found.push(Problem::new(network.field("nat"), "\"masquerade\"", reason));
+    }
+    if let Some(choice @ (Nat6Choice::Masquerade | Nat6Choice::Routed)) = nat6
+        && let Some(reason) = is_no_way(gateway6.is_some())
+    {
+        let reason = reason.replace("a gateway", "an IPv6 gateway");
+        found.push(Problem::new(network.field("nat6"), format!("\"{choice}\""), reason));
+    }
+}
+
+/// Two networks whose addresses the outside knows cannot share them, nor can one have this host's.
+pub(super) fn check_routed(desired: &Desired, found: &mut Vec<Problem>) {
+    let is_routed = |network: &&Owned<Network>| network.item.way_out6() == Nat6Choice::Routed;
+    let routed: Vec<_> = desired.networks.iter().filter(is_routed).collect();
+    for (index, network) in routed.iter().enumerate() {
+        let Some(subnet) = network.item.subnet6 else { continue };
+        let other = routed[..index].iter().find(|other| other.item.subnet6.is_some_and(|other| other.overlaps(subnet)));
+        if let Some(other) = other {
+            let reason = format!("overlaps that of network \"{}\"; both are routed", other.item.name);
+            found.push(Problem::new(network.field("subnet6"), subnet, reason));
+        }
+        if let Some(address) = desired.nat.address6.filter(|&address| subnet.contains(address)) {
+            let reason = format!("has nat.address6, {address}, in it, and is routed");
+            found.push(Problem::new(network.field("subnet6"), subnet, reason));
+        }
+    }
 }

@@ -1,0 +1,150 @@
+//! The way out of the overlay for IPv6: there while a network wants one, and kept true.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::Instant,
+};
+
+use ipnetwork::Ipv6Network;
+use vxlane_dataplane::{
+    ids::WorkerId,
+    nat::{Nat, NatConfig},
+};
+
+use super::{
+    Daemon, StartError,
+    nat::{ROUTERS, avoided, router},
+    next_hops::{RESOLVE, Uplink},
+};
+use crate::{
+    commit::Ways,
+    config::Nat6Choice,
+    desired::Plan,
+    netlink::{self, NextHop},
+    sockets::{self, InUse},
+};
+
+/// A way out that is open.
+pub(super) struct WayOut6 {
+    /// What packets that are translated have for a source; `None` if none are, or the host has no
+    /// such address.
+    pub(super) address: Option<Ipv6Addr>,
+    /// Prefixes that the outside knows.
+    routed: HashSet<Ipv6Network>,
+    /// Ports that sockets of this host have; they are not lent.
+    in_use: Vec<InUse>,
+    pub(super) ways: Ways<Ipv6Addr>,
+    /// The routers of those routes.
+    pub(super) routers: Vec<NextHop>,
+}
+
+/// Whether some network of `plan` has a way out for IPv6.
+pub(super) fn is_wanted(plan: &Plan) -> bool {
+    plan.networks.iter().any(|network| network.nat6 != Nat6Choice::None)
+}
+
+fn masquerades(plan: &Plan) -> bool {
+    plan.networks.iter().any(|network| network.nat6 == Nat6Choice::Masquerade)
+}
+
+fn routed(plan: &Plan) -> HashSet<Ipv6Network> {
+    let routed = plan.networks.iter().filter(|network| network.nat6 == Nat6Choice::Routed);
+    routed.filter_map(|network| network.subnet6).collect()
+}
+
+/// The host's routes, and its neighbours on the uplink; those among them that are routers.
+fn look(uplink: Uplink) -> Result<(Ways<Ipv6Addr>, Vec<NextHop>), StartError> {
+    let mtu = u16::try_from(uplink.mtu).unwrap_or(u16::MAX);
+    let routes = netlink::routes::<Ipv6Addr>(uplink.index, mtu).map_err(StartError::Netlink)?;
+    let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
+    let routers: BTreeSet<Ipv6Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
+    let routers = routers.into_iter().map(|router| netlink::on_link(uplink.index, IpAddr::V6(router)));
+    let routers = routers.collect::<Result<_, _>>().map_err(StartError::Netlink)?;
+    Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
+}
+
+impl Daemon {
+    /// Has a way out for IPv6 be there if a network of the plan wants one, as the host has its
+    /// address and routes now; and none if none does.
+    pub(super) fn keep_way_out_v6(&mut self) -> Result<(), StartError> {
+        if !is_wanted(&self.plan) {
+            return self.close_way_out_v6();
+        }
+        let address = self.outside_v6()?;
+        let routed = routed(&self.plan);
+        let in_use = sockets::in_use().map_err(StartError::Sockets)?;
+        let (ways, routers) = match &self.way_out6 {
+            Some(_) => look(self.uplink)?,
+            None => self.look_for_routers_v6()?,
+        };
+        let before = self.way_out6.take();
+        let was = before.as_ref().and_then(|way_out| way_out.address);
+        if was != address {
+            self.translate_v6(address, &in_use)?;
+        } else if before.as_ref().is_some_and(|before| avoided(&before.in_use).ne(avoided(&in_use))) {
+            let in_use = in_use.clone();
+            self.with_nat::<Ipv6Addr, _>(move |nat| nat.avoid(avoided(&in_use)))?;
+        }
+        if before.is_none_or(|before| before.address != address || before.routed != routed) {
+            self.steer.set_outside_v6(address, &routed)?;
+            tracing::info!(?address, ?routed, "there is a way out for IPv6");
+        }
+        self.way_out6 = Some(WayOut6 { address, routed, in_use, ways, routers });
+        Ok(())
+    }
+
+    /// The address that packets are to leave with, if any are translated.
+    fn outside_v6(&self) -> Result<Option<Ipv6Addr>, StartError> {
+        if !masquerades(&self.plan) {
+            return Ok(None);
+        }
+        match self.plan.nat_address6 {
+            Some(given) => Ok(Some(given)),
+            None => netlink::global_addresses(self.uplink.index).map(|(_, v6)| v6).map_err(StartError::Netlink),
+        }
+    }
+
+    /// Has the workers translate to `address`, or not at all. Sessions of another one end.
+    fn translate_v6(&self, address: Option<Ipv6Addr>, in_use: &[InUse]) -> Result<(), StartError> {
+        let config = |address| {
+            let ports = self.lendable_ports()?;
+            Ok::<_, StartError>(NatConfig { ports, ..self.plan.nat.with_addresses(vec![address]) })
+        };
+        let config = address.map(config).transpose()?;
+        let workers: Vec<WorkerId> = self.engine.workers().collect();
+        let count = u16::try_from(workers.len()).unwrap_or(u16::MAX);
+        for worker in workers {
+            // Dropped and made here, not in the worker, which has packets to see to; the old one
+            // first, as it takes its leases off the board when it goes.
+            drop(self.engine.ask(worker, |worker| worker.pipeline.router.nat6.take())?);
+            let Some(config) = config.clone() else { continue };
+            let mut nat = Nat::new(config, worker, count, self.steer.board_v6());
+            nat.avoid(avoided(in_use));
+            self.engine.ask(worker, move |worker| worker.pipeline.router.nat6 = Some(Box::new(nat)))?;
+        }
+        Ok(())
+    }
+
+    fn close_way_out_v6(&mut self) -> Result<(), StartError> {
+        if self.way_out6.take().is_some() {
+            self.translate_v6(None, &[])?;
+            self.steer.set_outside_v6(None, &HashSet::new())?;
+        }
+        Ok(())
+    }
+
+    /// Has the kernel ask for the routers and waits a moment for the answers, so that the first
+    /// packets find the way open.
+    fn look_for_routers_v6(&self) -> Result<(Ways<Ipv6Addr>, Vec<NextHop>), StartError> {
+        let deadline = Instant::now() + RESOLVE;
+        let (mut ways, mut routers) = look(self.uplink)?;
+        self.solicit_all(&routers);
+        while routers.iter().any(NextHop::is_awaited) && Instant::now() < deadline {
+            thread::sleep(RESOLVE / 100);
+            (ways, routers) = look(self.uplink)?;
+        }
+        Ok((ways, routers))
+    }
+}
