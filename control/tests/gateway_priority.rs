@@ -10,7 +10,15 @@ use rig::{Daemon, Home, Namespace, ask, host};
 
 /// The default routes of a container: `via` and `dev` of each.
 fn doors(container: &Namespace) -> Vec<String> {
-    let text = container.ip("route show default");
+    listed(&container.ip("route show default"))
+}
+
+/// The same for IPv6.
+fn doors_v6(container: &Namespace) -> Vec<String> {
+    listed(&container.ip("-6 route show default"))
+}
+
+fn listed(text: &str) -> Vec<String> {
     text.lines().map(|line| line.split_whitespace().skip(1).take(4).collect::<Vec<_>>().join(" ")).collect()
 }
 
@@ -63,6 +71,26 @@ fn the_default_route_leads_to_the_gateway_of_the_highest_priority_and_moves_with
     ask(&home, "network disconnect red --name web");
     ask(&home, "network disconnect amber --name web");
     assert_eq!(doors(&web), [""; 0], "nobody is left");
+}
+
+#[test]
+fn ipv6_has_a_default_route_of_its_own_by_the_same_priority() {
+    let (host, home) = rig();
+    let _daemon = Daemon::start(&host, &home);
+    create(&home, "blue", 50, "--subnet6 fd00:50::/64 --gateway6 fd00:50::1");
+    create(&home, "red", 60, "");
+    ask(&home, "network create amber --vni 70 --subnet6 fd00:70::/64 --gateway6 fd00:70::1");
+    let web = Namespace::new();
+    connect(&home, "blue", &web, "eth0", "");
+    connect(&home, "red", &web, "eth1", "--gateway-priority 1");
+    let both = |web: &Namespace| [doors(web), doors_v6(web)].concat();
+    assert_eq!(both(&web), ["via 10.60.0.1 dev eth1", "via fd00:50::1 dev eth0"], "red has no IPv6");
+    connect(&home, "amber", &web, "eth2", "--gateway-priority 2");
+    assert_eq!(both(&web), ["via 10.60.0.1 dev eth1", "via fd00:70::1 dev eth2"]);
+    connect(&home, "blue", &web, "eth0", "--gateway-priority 3");
+    assert_eq!(both(&web), ["via 10.50.0.1 dev eth0", "via fd00:50::1 dev eth0"], "replaced, not added");
+    ask(&home, "network disconnect blue --name web");
+    assert_eq!(both(&web), ["via 10.60.0.1 dev eth1", "via fd00:70::1 dev eth2"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! run the same code. A finding goes to `tests/fuzz/regressions/TARGET/`, under a name that
 //! describes it.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use etherparse::{IpNumber, TcpHeader};
 use vxlane_dataplane::{
@@ -84,7 +84,8 @@ pub fn layers(frame: &[u8]) {
 /// row of packets, each behind a byte for its length and one for what happens to it.
 pub fn nat(input: &[u8]) {
     let ports = "20000-20063".parse().unwrap_or_default();
-    let mut nat = Nat::new(NatConfig::new(vec![[192, 0, 2, 1].into()], ports), WorkerId(0), 1, Arc::new(BlindBoard));
+    let mut nat =
+        Nat::new(NatConfig::new(vec![Ipv4Addr::new(192, 0, 2, 1)], ports), WorkerId(0), 1, Arc::new(BlindBoard));
     let sender = Sender { network: NetworkId(1), mac: MacAddr([2; 6]) };
     let mut now = Instant(0);
     for (what, packet) in row(input) {

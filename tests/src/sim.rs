@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use vxlane_dataplane::{
     bridge::Origin,
     clock::Instant,
@@ -19,7 +19,7 @@ use vxlane_dataplane::{
     nat::{BlindBoard, Nat, NatConfig},
     port::memory::{Cable, MemoryReceive, MemoryTransmit},
     stats::Counters,
-    tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep},
+    tables::{Gateway, LocalVtep, Network, Outside, Port, Role, Route, Tables, Vtep, WayOut},
     wire::{MacAddr, Vni},
     worker::{Breath, Worker},
 };
@@ -30,6 +30,8 @@ type MemoryWorker = Worker<MemoryReceive, MemoryTransmit>;
 pub const VXLAN_PORT: u16 = 4789;
 /// The gateway of every network with a [way out](Sim::give_way_out).
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// The same for IPv6.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const UPLINK: PortId = PortId(0);
 /// Bytes of a simulated transmit frame.
 const FRAME_LEN: usize = 2048;
@@ -250,6 +252,39 @@ impl Sim {
         });
     }
 
+    /// Gives every network of `host` a gateway at fd00::1/64, and a way out for IPv6 through the
+    /// addresses of `nat`, by `routes` and `neighbours` of the uplink.
+    pub fn give_way_out_v6(
+        &mut self,
+        host: usize,
+        nat: NatConfig<Ipv6Addr>,
+        routes: &[(Ipv6Network, Route<Ipv6Addr>)],
+        neighbours: &[(Ipv6Addr, MacAddr)],
+    ) {
+        let nat = Nat::new(nat, WorkerId(0), 1, Arc::new(BlindBoard));
+        self.hosts[host].worker.pipeline.router.nat6 = Some(Box::new(nat));
+        let outside = Outside::new(UPLINK, Self::uplink_mac(host), [], []);
+        let outside = outside.with_v6(routes.iter().copied(), neighbours.iter().copied());
+        self.adopt(host, |tables| {
+            tables.set_outside(Arc::new(outside));
+            let networks: Vec<_> = tables.networks().map(|(id, network)| (id, network.clone())).collect();
+            for (id, mut network) in networks {
+                network.gateway = Some(Gateway::new(network.vni, None, Ipv6Network::new(GATEWAY_V6, 64).ok()));
+                network.way_out6 = WayOut::Masquerade;
+                tables.set_network(id, network);
+            }
+        });
+    }
+
+    /// The address translation of IPv6 of `host`.
+    ///
+    /// # Panics
+    /// If it was not given a way out for IPv6.
+    pub fn nat_v6(&mut self, host: usize) -> &mut Nat<Ipv6Addr> {
+        let nat = self.hosts[host].worker.pipeline.router.nat6.as_mut();
+        nat.unwrap_or_else(|| panic!("host {host} has no way out for IPv6"))
+    }
+
     /// The address translation of `host`.
     ///
     /// # Panics
@@ -260,7 +295,7 @@ impl Sim {
     }
 
     /// Takes the neighbours that `host` would like to know.
-    pub fn wanted(&mut self, host: usize) -> Vec<Ipv4Addr> {
+    pub fn wanted(&mut self, host: usize) -> Vec<IpAddr> {
         std::mem::take(&mut self.hosts[host].worker.pipeline.router.wanted)
     }
 

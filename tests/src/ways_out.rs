@@ -5,9 +5,9 @@
 //! ```
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::LabError;
 use crate::lab::{Host, Lab};
@@ -22,6 +22,13 @@ pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The gateway of the network `blue`.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
+/// The addresses of the server, of the router on the underlay, and of the host, for those who
+/// [speak IPv6](WaysOut::speak_v6).
+pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 7);
+/// See [`SERVER_V6`].
+pub const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// See [`SERVER_V6`].
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// How long anything that should come about may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,6 +64,27 @@ impl WaysOut {
         let this = Self { vtep, lab, server };
         this.network("blue", 5000, "10.50.0")?;
         Ok(this)
+    }
+
+    /// Gives the host, the router and the server IPv6 addresses and routes.
+    ///
+    /// # Errors
+    /// Whatever could not be set up.
+    pub fn speak_v6(&self) -> Result<(), LabError> {
+        let (host, router) = (self.host().ns(), self.lab.host("R").ns());
+        router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        // Whoever asks for a neighbour and is not the source of a packet asks from a link-local address.
+        for (ns, device, number) in
+            [(host, "uplink", 1), (router, "uplink", 2), (router, "s0", 3), (&self.server, "eth0", 4)]
+        {
+            ns.ip(&format!("addr add fe80::{number}/64 dev {device} nodad"))?;
+        }
+        router.ip(&format!("addr add {ROUTER_V6}/64 dev uplink nodad"))?;
+        router.ip("addr add 2001:db8:51::1/64 dev s0 nodad")?;
+        self.server.ip(&format!("addr add {SERVER_V6}/64 dev eth0 nodad"))?;
+        self.server.ip("-6 route add default via 2001:db8:51::1")?;
+        host.ip(&format!("addr add {OUTSIDE_V6}/64 dev uplink nodad"))?;
+        host.ip(&format!("-6 route add default via {ROUTER_V6}")).map(drop)
     }
 
     /// The host with the way out.
@@ -123,6 +151,18 @@ pub fn connect(ns: &Netns, to: impl Into<SocketAddr>) -> Result<TcpStream, LabEr
         stream.set_write_timeout(Some(PATIENCE)).map(|()| stream)
     })?;
     connected.map_err(LabError::syscall("connect", to.to_string()))
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`]; `what` should have been.
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// `length` bytes that nobody sends by chance.

@@ -2,7 +2,9 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -51,6 +53,13 @@ impl Default for VxlaneOptions {
             extra: String::new(),
             environment: Vec::new(),
         }
+    }
+}
+
+impl VxlaneOptions {
+    /// Without the express lane, whatever is chosen for all tests: what it does not know yet.
+    pub fn without_lane() -> Self {
+        Self { express: false, switched: None, ..Self::default() }
     }
 }
 
@@ -115,6 +124,20 @@ impl VxlaneVtep {
         let mut command = Command::new(&self.binary);
         command.arg("--socket").arg(self.socket()).args(arguments);
         process::stdout(&mut command)
+    }
+
+    /// The metrics page, with the head of the answer.
+    ///
+    /// # Errors
+    /// [`LabError::Syscall`] if the socket does not take the question or give the answer.
+    pub fn metrics(&self) -> Result<String, LabError> {
+        let ask = || -> io::Result<String> {
+            let mut stream = UnixStream::connect(self.socket())?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        ask().map_err(LabError::syscall("GET /metrics", self.socket().display().to_string()))
     }
 
     /// The daemon's account of every frame, once it holds: nothing on its way between workers,
