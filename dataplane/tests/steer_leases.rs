@@ -11,128 +11,14 @@
 
 mod rig;
 
-use std::sync::atomic::Ordering;
-
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, PacketBuilder};
 use rig::{
-    lane::{Lane, tagged},
+    steered::{Program, Steered, post},
     *,
 };
-use vxlane_dataplane::{
-    attach::{AttachMode, Role, Steer},
-    nat::{Board, Protocol},
-    port::{
-        Receive,
-        xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
-    },
-    tables::LocalVtep,
-};
+use vxlane_dataplane::nat::Protocol;
 
 const SERVER: [u8; 4] = [198, 51, 100, 7];
-
-/// One of the two programs that can be on an uplink, and its ring.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
-enum Program {
-    Steer { steer: Steer, rx: XdpReceive, _tx: XdpTransmit },
-    Express(Lane),
-}
-
-struct Steered {
-    rig: Rig,
-    program: Program,
-}
-
-impl Steered {
-    fn by_steer() -> Self {
-        let rig = Rig::new();
-        let program = rig.near.inside(|| {
-            let mut steer = Steer::load().expect("load");
-            steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), None, 4789), None).expect("vtep");
-            let attached = steer.attach(VETH, Role::Uplink, AttachMode::Auto, 1).expect("attach");
-            let (rx, tx) = XdpSocket::open(&Config { bind: BindMode::Copy, ..Config::new(VETH, 0) }).expect("open");
-            steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");
-            Program::Steer { steer, rx, _tx: tx }
-        });
-        Self { rig, program }
-    }
-
-    fn by_express() -> Self {
-        let rig = Rig::new();
-        let mut lane = Lane::new(&rig);
-        lane.attach(&rig, Role::Uplink, 0);
-        Self { rig, program: Program::Express(lane) }
-    }
-
-    /// Both, one after the other: they take the same.
-    fn each() -> impl Iterator<Item = Self> {
-        [Self::by_steer, Self::by_express].into_iter().map(|new| new())
-    }
-
-    fn board(&self) -> Board {
-        match &self.program {
-            Program::Steer { steer, .. } => steer.board(),
-            Program::Express(lane) => lane.express.board(),
-        }
-    }
-
-    fn lend(&self, protocol: Protocol, port: u16) {
-        post(&self.board(), protocol, port, true);
-    }
-
-    /// Frames that the program has sent to the ring, and those that it has passed to the host.
-    fn counts(&self) -> (u64, u64) {
-        match &self.program {
-            Program::Steer { steer, .. } => {
-                let counters = steer.counters().unwrap();
-                (counters.redirected, counters.passed())
-            }
-            Program::Express(lane) => {
-                let counters = lane.express.counters().unwrap();
-                (counters.misses, counters.passed)
-            }
-        }
-    }
-
-    /// Sends IPv4 packets from outside and says which of them came to the ring. The program has
-    /// seen every one of them when this returns.
-    fn taken(&mut self, packets: &[Vec<u8>]) -> Vec<bool> {
-        let mut far = self.rig.far.packets(VETH);
-        packets
-            .iter()
-            .map(|packet| {
-                let before = self.counts();
-                let frame = [&NEAR_MAC[..], &FAR_MAC, &[8, 0], packet].concat();
-                far.send(&frame);
-                eventually("the program sees the packet", || self.counts() != before);
-                let redirected = self.counts().0 > before.0;
-                if redirected {
-                    self.expect(&frame);
-                }
-                redirected
-            })
-            .collect()
-    }
-
-    /// Wants `frame` on the ring, byte for byte.
-    fn expect(&mut self, frame: &[u8]) {
-        match &mut self.program {
-            Program::Steer { rx, .. } => {
-                eventually("the packet is on the ring", || rx.take() > 0);
-                assert_eq!(rx.frame(0), frame);
-                rx.release();
-            }
-            Program::Express(lane) => assert_eq!(lane.next(), Some(tagged(frame, 0))),
-        }
-    }
-}
-
-fn post(board: &Board, protocol: Protocol, port: u16, lent: bool) {
-    let word = &(**board).as_ref()[protocol as usize * 1024 + usize::from(port / 64)];
-    match lent {
-        true => word.fetch_or(1 << (port % 64), Ordering::Relaxed),
-        false => word.fetch_and(!(1 << (port % 64)), Ordering::Relaxed),
-    };
-}
 
 fn udp(to: [u8; 4], port: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
@@ -195,7 +81,7 @@ fn only_what_is_for_a_lent_port_of_our_address_comes_to_the_ring() {
     for mut steered in Steered::each() {
         steered.lend(Protocol::Udp, 20_001);
         steered.lend(Protocol::Tcp, 20_002);
-        let taken = steered.taken(&[
+        let taken = steered.taken_v4(&[
             udp(NEAR_IP, 20_001, b"answer"),
             tcp(NEAR_IP, 20_002),
             udp(NEAR_IP, 20_002, b"a TCP port"),
@@ -206,7 +92,7 @@ fn only_what_is_for_a_lent_port_of_our_address_comes_to_the_ring() {
         ]);
         assert_eq!(taken, [true, true, false, false, false, false, false]);
         post(&steered.board(), Protocol::Udp, 20_001, false);
-        assert_eq!(steered.taken(&[udp(NEAR_IP, 20_001, b"late")]), [false], "given back");
+        assert_eq!(steered.taken_v4(&[udp(NEAR_IP, 20_001, b"late")]), [false], "given back");
     }
 }
 
@@ -224,7 +110,7 @@ fn of_icmp_replies_to_our_queries_and_errors_about_our_packets_come_to_the_ring(
             quoted.splice(20..20, [1, 1, 1, 1]);
             error(3, &quoted)
         };
-        let taken = steered.taken(&[
+        let taken = steered.taken_v4(&[
             echo_reply(7),
             error(3, &tcp),
             error(11, &udp),
@@ -246,13 +132,13 @@ fn fragments_follow_the_first_of_their_datagram() {
     for mut steered in Steered::each() {
         steered.lend(Protocol::Udp, 20_001);
         let lent = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 1);
-        assert_eq!(steered.taken(&lent), [true; 3]);
+        assert_eq!(steered.taken_v4(&lent), [true; 3]);
         let of_the_host = fragments(&udp(NEAR_IP, 53, &[9; 1000]), 400, 2);
-        assert_eq!(steered.taken(&of_the_host), [false; 3]);
+        assert_eq!(steered.taken_v4(&of_the_host), [false; 3]);
         if let Program::Steer { steer, .. } = &steered.program {
             assert_eq!(steer.counters().unwrap().fragment, 3);
         }
         let other = fragments(&udp(NEAR_IP, 20_001, &[9; 1000]), 400, 3);
-        assert_eq!(steered.taken(&other[1..]), [false; 2], "whose first fragment nobody saw");
+        assert_eq!(steered.taken_v4(&other[1..]), [false; 2], "whose first fragment nobody saw");
     }
 }

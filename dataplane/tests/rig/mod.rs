@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the rig")]
 
 pub(crate) mod lane;
+pub(crate) mod steered;
 
 use nix::sched::{CloneFlags, setns};
 use std::{
