@@ -1,6 +1,7 @@
-//! What Prometheus is told of ways out: by network, by protocol, and nothing by address.
+//! What Prometheus is told of ways out: by internet protocol, network and kind of port, and nothing
+//! by address.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use vxlane_dataplane::{
     engine::WorkerGone,
@@ -11,53 +12,82 @@ use vxlane_dataplane::{
 use super::{
     Daemon,
     metrics::{number, size},
+    translated::Translated,
 };
 use crate::metrics::Family;
+
+/// What there is to count of the translation of one internet protocol.
+struct Counted {
+    /// What people call the protocol.
+    family: &'static str,
+    /// Of each worker: everything at a glance, the sessions it has room for, and the shares of
+    /// networks. No worker where there is no way out.
+    workers: Vec<(NatReport, usize, Vec<Share>)>,
+}
 
 impl Daemon {
     /// Everything there is to count of address translation; families without numbers where there
     /// is no way out.
     pub(super) fn of_nat(&self) -> Result<Vec<Family>, WorkerGone> {
-        let networks: Vec<(&str, NetworkId)> = self
-            .plan
-            .networks
-            .iter()
-            .filter_map(|network| Some((network.name.as_str(), self.ids.network(&network.name)?)))
-            .collect();
+        let networks = self.plan.networks.iter().map(|network| network.name.as_str());
+        let networks: Vec<(&str, NetworkId)> =
+            networks.filter_map(|name| Some((name, self.ids.network(name)?))).collect();
         let ids: Vec<NetworkId> = networks.iter().map(|&(_, id)| id).collect();
-        let told = self.with_nat::<Ipv4Addr, _>(move |nat| {
-            (nat.report(), nat.config().sessions, ids.iter().map(|&id| nat.share_of(id)).collect::<Vec<Share>>())
-        })?;
-        let mut all = Self::totals(&told.iter().map(|(_, (report, room, _))| (*report, *room)).collect::<Vec<_>>());
-        let mut sessions = Family::gauge("nat_sessions", "Sessions of address translation");
-        let mut ports = Family::gauge("nat_ports_lent", "Ports of the host lent to endpoints or published for them");
-        let mut refused = Family::counter("nat_refused_sessions", "Sessions that could not begin, by reason");
-        for (place, (name, _)) in networks.iter().enumerate().filter(|_| !told.is_empty()) {
-            let shares = || told.iter().filter_map(|(_, (.., shares))| shares.get(place));
-            sessions = sessions.with(&[("network", name)], shares().map(|share| f64::from(share.sessions)).sum());
-            ports = ports.with(&[("network", name)], shares().map(|share| f64::from(share.ports)).sum());
-            for (place, reason) in FULL.iter().enumerate() {
-                let count = shares().map(|share| share.refused[place]).sum();
-                refused = refused.with(&[("network", name), ("reason", &reason.name())], number(count));
-            }
-        }
-        all.extend([sessions, ports, refused]);
+        let counted = [
+            Counted { family: "ipv4", workers: self.translations::<Ipv4Addr>(&ids)? },
+            Counted { family: "ipv6", workers: self.translations::<Ipv6Addr>(&ids)? },
+        ];
+        let there: Vec<&Counted> = counted.iter().filter(|counted| !counted.workers.is_empty()).collect();
+        let mut all = totals(&there);
+        all.extend(shares(&there, &networks));
         Ok(all)
     }
 
-    /// What all workers have together.
-    fn totals(workers: &[(NatReport, usize)]) -> Vec<Family> {
-        let mut limit = Family::gauge("nat_sessions_limit", "Sessions that there is room for");
-        let mut begun = Family::counter("nat_begun_sessions", "Sessions that ever began");
-        let mut free = Family::gauge("nat_ports_free", "Ports that can still be lent, by protocol");
-        if !workers.is_empty() {
-            limit = limit.with(&[], size(workers.iter().map(|(_, room)| room).sum()));
-            begun = begun.with(&[], number(workers.iter().map(|(report, _)| report.begun).sum()));
-            for protocol in Protocol::ALL {
-                let count = workers.iter().map(|(report, _)| report.free_ports[protocol as usize]).sum();
-                free = free.with(&[("protocol", &protocol.name())], size(count));
+    fn translations<A: Translated>(
+        &self,
+        networks: &[NetworkId],
+    ) -> Result<Vec<(NatReport, usize, Vec<Share>)>, WorkerGone> {
+        let ids = networks.to_vec();
+        let told = self.with_nat::<A, _>(move |nat| {
+            (nat.report(), nat.config().sessions, ids.iter().map(|&id| nat.share_of(id)).collect())
+        })?;
+        Ok(told.into_iter().map(|(_, told)| told).collect())
+    }
+}
+
+/// What all workers have together.
+fn totals(counted: &[&Counted]) -> Vec<Family> {
+    let mut limit = Family::gauge("nat_sessions_limit", "Sessions that there is room for");
+    let mut begun = Family::counter("nat_begun_sessions", "Sessions that ever began");
+    let mut free = Family::gauge("nat_ports_free", "Ports that can still be lent, by protocol");
+    for Counted { family, workers } in counted {
+        let reports = || workers.iter().map(|(report, ..)| report);
+        limit = limit.with(&[("family", family)], size(workers.iter().map(|(_, room, _)| room).sum()));
+        begun = begun.with(&[("family", family)], number(reports().map(|report| report.begun).sum()));
+        for protocol in Protocol::ALL {
+            let count = reports().map(|report| report.free_ports[protocol as usize]).sum();
+            free = free.with(&[("family", family), ("protocol", &protocol.name())], size(count));
+        }
+    }
+    vec![limit, begun, free]
+}
+
+/// What each network has at all workers together.
+fn shares(counted: &[&Counted], networks: &[(&str, NetworkId)]) -> Vec<Family> {
+    let mut sessions = Family::gauge("nat_sessions", "Sessions of address translation");
+    let mut ports = Family::gauge("nat_ports_lent", "Ports of the host lent to endpoints or published for them");
+    let mut refused = Family::counter("nat_refused_sessions", "Sessions that could not begin, by reason");
+    for Counted { family, workers } in counted {
+        for (place, (network, _)) in networks.iter().enumerate() {
+            let shares = || workers.iter().filter_map(|(.., shares)| shares.get(place));
+            let labels: [(&'static str, &dyn std::fmt::Display); 2] = [("network", network), ("family", family)];
+            sessions = sessions.with(&labels, shares().map(|share| f64::from(share.sessions)).sum());
+            ports = ports.with(&labels, shares().map(|share| f64::from(share.ports)).sum());
+            for (place, reason) in FULL.iter().enumerate() {
+                let count = shares().map(|share| share.refused[place]).sum();
+                refused = refused.with(&[labels[0], labels[1], ("reason", &reason.name())], number(count));
             }
         }
-        vec![limit, begun, free]
     }
+    vec![sessions, ports, refused]
 }
