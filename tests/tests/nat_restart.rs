@@ -6,7 +6,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -16,11 +16,11 @@ use serde_json::Value;
 use vxlane_tests::{
     netns::Netns,
     peer::VxlaneOptions,
-    ways_out::{self, OUTSIDE, PATIENCE, SERVER, WaysOut},
+    ways_out::{self, OUTSIDE, PATIENCE, SERVER, SERVER_V6, WaysOut},
 };
 
-fn at(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddrV4::new(address, port).into()
+fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(address.into(), port)
 }
 
 fn start() -> WaysOut {
@@ -111,4 +111,34 @@ fn f1_after_a_kill_what_was_established_for_some_seconds_goes_on() {
     stream.write_all(b"after").unwrap();
     stream.read_exact(&mut [0; 5]).unwrap();
     assert!(start.elapsed() < PATIENCE);
+}
+
+#[test]
+fn connections_over_ipv6_go_on_after_a_kill_and_through_a_planned_restart() {
+    let mut rig = WaysOut::start(&VxlaneOptions::without_lane()).unwrap();
+    rig.speak_v6().unwrap();
+    let six = ["--vni", "6006", "--subnet6", "fd00:60::/64", "--gateway6", "fd00:60::1", "--json"];
+    rig.vtep.cli(&[&["network", "create", "six"], &six[..]].concat()).unwrap();
+    let web = rig.container("six", "web", &[]).unwrap();
+    let service = ways_out::serve(&rig.server, at(SERVER_V6, 0), ways_out::echo).unwrap();
+    let mut stream = ways_out::connect(&web, service).unwrap();
+    let client = web.run(|| UdpSocket::bind(at(Ipv6Addr::UNSPECIFIED, 0))).unwrap().unwrap();
+    client.send_to(b"x", at(SERVER_V6, 9)).unwrap();
+    ways_out::until("both are known", || sessions(&rig).len() == 2);
+    let before = sessions(&rig);
+    // As above.
+    thread::sleep(Duration::from_secs(7));
+    rig.vtep.daemon().signal(Signal::SIGKILL).unwrap();
+    rig.vtep.daemon().wait(PATIENCE).unwrap();
+    let WaysOut { vtep, lab, .. } = &mut rig;
+    vtep.start_again(lab.host("A")).unwrap();
+    let mut goes_on = || {
+        stream.write_all(b"still there?").unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+    };
+    goes_on();
+    assert_eq!(sessions(&rig), before);
+    rig.vtep.restart().unwrap();
+    goes_on();
+    assert_eq!(sessions(&rig), before);
 }

@@ -3,17 +3,16 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io,
-    net::Ipv4Addr,
-    os::fd::AsFd,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use vxlane_dataplane::{ids::NetworkId, nat::SessionView};
 
-use super::Daemon;
-use crate::keep::{Keeper, SESSIONS, sessions};
+use super::{Daemon, translated::Translated};
+use crate::keep::{Keeper, SESSIONS, SESSIONS6, sessions};
 
 /// How often they are kept, should nobody have the time to do it at the end.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
@@ -21,9 +20,10 @@ const KEEP_EVERY: Duration = Duration::from_secs(5);
 impl Daemon {
     /// Has the sessions kept, if it is time to.
     pub(super) fn keep_sessions_at_times(&mut self) {
-        let due = self.way_out.as_mut().filter(|way_out| way_out.kept.elapsed() >= KEEP_EVERY);
-        let Some(way_out) = due else { return };
-        way_out.kept = Instant::now();
+        if self.sessions_kept.elapsed() < KEEP_EVERY {
+            return;
+        }
+        self.sessions_kept = Instant::now();
         if let Err(error) = self.keep_sessions() {
             tracing::warn!(%error, "sessions of address translation would not outlive this process");
         }
@@ -31,10 +31,20 @@ impl Daemon {
 
     /// Has the sessions kept that there are now.
     pub(super) fn keep_sessions(&mut self) -> io::Result<()> {
-        if self.way_out.is_none() || matches!(self.keeper, Keeper::Nobody) {
+        if self.way_out.is_some() {
+            self.keep_sessions_as::<Ipv4Addr>(SESSIONS)?;
+        }
+        if self.way_out6.is_some() {
+            self.keep_sessions_as::<Ipv6Addr>(SESSIONS6)?;
+        }
+        Ok(())
+    }
+
+    fn keep_sessions_as<A: Translated>(&mut self, name: &str) -> io::Result<()> {
+        if matches!(self.keeper, Keeper::Nobody) {
             return Ok(());
         }
-        let mut all: Vec<SessionView> = Vec::new();
+        let mut all: Vec<SessionView<A>> = Vec::new();
         for worker in self.engine.workers() {
             self.each_session(worker, |page| {
                 all.extend(page);
@@ -43,14 +53,21 @@ impl Daemon {
             .map_err(io::Error::other)?;
         }
         let file = sessions::write(&all, &self.vnis().into_iter().map(|(vni, id)| (id, vni)).collect())?;
-        self.keeper.put(SESSIONS, file.as_fd())
+        self.keeper.put(name, file.as_fd())
     }
 
-    /// Has the workers take up the sessions that are in `file`.
-    pub(super) fn recall_sessions(&self, file: File) -> io::Result<()> {
-        let kept = sessions::read(file, &self.vnis())?;
+    /// Has the workers take up the sessions that were kept, if any were.
+    pub(super) fn recall_sessions<A: Translated>(&self, kept: Option<OwnedFd>) {
+        let Some(kept) = kept else { return };
+        if let Err(error) = self.try_recall_sessions::<A>(kept) {
+            tracing::warn!(%error, "sessions of address translation have ended");
+        }
+    }
+
+    fn try_recall_sessions<A: Translated>(&self, kept: OwnedFd) -> io::Result<()> {
+        let kept: Vec<SessionView<A>> = sessions::read(kept.into(), &self.vnis())?;
         let (now, count) = (self.engine.now(), kept.len());
-        let recalled = self.with_nat::<Ipv4Addr, _>(move |nat| nat.recall(now, &kept)).map_err(io::Error::other)?;
+        let recalled = self.with_nat::<A, _>(move |nat| nat.recall(now, &kept)).map_err(io::Error::other)?;
         let recalled: usize = recalled.into_iter().map(|(_, recalled)| recalled).sum();
         tracing::info!(kept = count, recalled, "sessions of address translation");
         Ok(())

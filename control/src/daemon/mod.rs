@@ -103,6 +103,8 @@ pub struct Daemon {
     /// By network, what ports have counted that it had before.
     retired: HashMap<String, PortCounters>,
     started: Instant,
+    /// When sessions of address translation were kept last.
+    sessions_kept: Instant,
     /// Who keeps what is attached, should we end.
     keeper: Keeper,
     places: Places,
@@ -225,6 +227,7 @@ impl Daemon {
             events,
             retired: HashMap::new(),
             started,
+            sessions_kept: started,
             keeper,
             places,
         };

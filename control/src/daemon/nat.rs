@@ -39,8 +39,6 @@ pub(super) struct WayOut {
     pub(super) ways: Ways<Ipv4Addr>,
     /// The routers of those routes.
     pub(super) routers: Vec<NextHop>,
-    /// When sessions were kept last.
-    pub(super) kept: Instant,
 }
 
 /// Routers that are kept known though no packet has asked for them.
@@ -109,7 +107,7 @@ impl Daemon {
             drop(self.engine.ask(worker, move |worker| worker.use_nat(Some(Box::new(nat))))?);
         }
         tracing::info!(%ports, in_use = in_use.len(), "there is a way out");
-        self.way_out = Some(WayOut { ports, in_use, ways, routers, kept: Instant::now() });
+        self.way_out = Some(WayOut { ports, in_use, ways, routers });
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Seek, Write},
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     sync::Arc,
     time::Duration,
@@ -32,7 +33,7 @@ use crate::{
     api::types::{Station, StationState},
     causes::chain,
     commit::{self, RING},
-    keep::{Held, HeldPort, Keeper, Names, SESSIONS, STATIONS},
+    keep::{Held, HeldPort, Keeper, Names, SESSIONS, SESSIONS6, STATIONS},
     mac::Mac,
 };
 
@@ -78,9 +79,9 @@ impl Daemon {
                 }
             }
         }
-        let (stations, sessions) = (held.stations.take(), held.sessions.take());
+        let (stations, sessions, sessions6) = (held.stations.take(), held.sessions.take(), held.sessions6.take());
         self.keep_no_longer(&held.detach());
-        self.keep_no_longer(&[STATIONS, SESSIONS].map(str::to_owned));
+        self.keep_no_longer(&[STATIONS, SESSIONS, SESSIONS6].map(str::to_owned));
         if self.ports.is_empty() && queues.is_empty() {
             return Ok(());
         }
@@ -90,11 +91,8 @@ impl Daemon {
         {
             tracing::warn!(%error, "stations have to be learned anew");
         }
-        if let Some(sessions) = sessions
-            && let Err(error) = self.recall_sessions(sessions.into())
-        {
-            tracing::warn!(%error, "sessions of address translation have ended");
-        }
+        self.recall_sessions::<Ipv4Addr>(sessions);
+        self.recall_sessions::<Ipv6Addr>(sessions6);
         self.take_over_programs();
         self.serve_resumed(queues)?;
         self.take_over_lane()

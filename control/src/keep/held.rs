@@ -51,6 +51,8 @@ pub struct Held {
     pub stations: Option<OwnedFd>,
     /// What sessions of address translation there were, in a file.
     pub sessions: Option<OwnedFd>,
+    /// The same of IPv6.
+    pub sessions6: Option<OwnedFd>,
 }
 
 /// What was kept of one interface.
@@ -70,6 +72,8 @@ pub struct HeldPort {
 pub(crate) const STATIONS: &str = "stations";
 /// The name of the file with sessions.
 pub(crate) const SESSIONS: &str = "sessions";
+/// The name of that with sessions of IPv6.
+pub(crate) const SESSIONS6: &str = "sessions6";
 
 impl HeldPort {
     /// Leaves the interface as it was found before, and returns the names of what was kept. What
@@ -119,6 +123,7 @@ impl Held {
                 }
                 (Some(STATIONS), None, None) => this.stations = Some(fd),
                 (Some(SESSIONS), None, None) => this.sessions = Some(fd),
+                (Some(SESSIONS6), None, None) => this.sessions6 = Some(fd),
                 _ => tracing::warn!(name, "was kept, and is not known"),
             }
         }

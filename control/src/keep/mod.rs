@@ -20,7 +20,7 @@ use std::{
 };
 
 pub use held::{Held, HeldPort, Names};
-pub(crate) use held::{SESSIONS, STATIONS};
+pub(crate) use held::{SESSIONS, SESSIONS6, STATIONS};
 use hold::Holder;
 
 /// Descriptors by name.

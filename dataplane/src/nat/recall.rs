@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use super::{Nat, SessionView, mappings::Inside, ports::OutsideId, sessions::Key};
-use crate::clock::Instant;
+use crate::{clock::Instant, wire::Address};
 
-impl Nat {
+impl<A: Address> Nat<A> {
     /// Takes up those of `sessions` whose ports are this worker's to lend, on the same clock; returns
     /// how many. It leaves out what has ended meanwhile, whose port is somebody else's now, and what
     /// there is no room for. To be called before packets come: it looks at every free port.
-    pub fn recall(&mut self, now: Instant, sessions: &[SessionView]) -> usize {
+    pub fn recall(&mut self, now: Instant, sessions: &[SessionView<A>]) -> usize {
         let now = now.ticks();
         let living = sessions.iter().filter(|session| session.deadline > now);
         let ours: Vec<_> = living.filter_map(|session| Some((self.ours(session)?, session))).collect();
@@ -20,13 +20,13 @@ impl Nat {
     }
 
     /// The outside endpoint of `session`, if it is one that this worker may lend.
-    fn ours(&self, session: &SessionView) -> Option<OutsideId> {
+    fn ours(&self, session: &SessionView<A>) -> Option<OutsideId> {
         let id = OutsideId::new(self.pool_index(session.outside.0)?, session.protocol, session.outside.1);
         self.elsewhere(id).is_none().then_some(id)
     }
 
     /// Takes up one session; a port that is `claimed` for it is its mapping's from then on.
-    fn recall_one(&mut self, id: OutsideId, session: &SessionView, claimed: &mut HashSet<OutsideId>) -> bool {
+    fn recall_one(&mut self, id: OutsideId, session: &SessionView<A>, claimed: &mut HashSet<OutsideId>) -> bool {
         let (address, port) = session.inside;
         let inside = Inside { network: session.network, address, port };
         let key = Key { outside: id, remote: session.remote.0, port: session.remote.1 };

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Everything that `rig` knows of its sessions.
-fn views(rig: &Rig) -> Vec<SessionView> {
+fn views(rig: &Rig) -> Vec<SessionView<A>> {
     let mut views = rig.nat.page(rig.now, 0, usize::MAX).0;
     views.sort_by_key(|view| (view.protocol as u8, view.outside, view.remote));
     views
@@ -25,7 +25,7 @@ fn busy() -> (Rig, Vec<Vec<u8>>) {
         }
     }
     let answers: Vec<_> = wires.iter().map(|wire| mirrored(wire)).collect();
-    for answer in answers.iter().filter(|answer| answer[9] != 6) {
+    for answer in answers.iter().filter(|answer| !is_tcp(answer)) {
         rig.delivered(answer);
     }
     (rig, wires)
@@ -41,8 +41,8 @@ fn sessions_go_on_in_the_next_translation_as_if_nothing_had_been() {
     assert_eq!((before.mappings, before.free_ports), (after.mappings, after.free_ports));
     for (wire, host) in wires.iter().zip((2..6).flat_map(|host| [host; 4])) {
         let mut answer = mirrored(wire);
-        if answer[9] == 6 {
-            answer = edited(answer, |answer| answer[33] = tcp::SYN | tcp::ACK);
+        if is_tcp(&answer) {
+            answer = edited(answer, |answer| answer[UP + 13] = tcp::SYN | tcp::ACK);
         }
         assert_eq!(new.delivered(&answer), old.delivered(&answer));
         assert_eq!(addresses(&new.delivered(&answer)).1, inside(host));
@@ -50,7 +50,7 @@ fn sessions_go_on_in_the_next_translation_as_if_nothing_had_been() {
     // Who has a mapping keeps it for whomever it calls next, and nobody else gets its port.
     let next = udp(inside(2), ROUTER, 1000, 9999, b"x");
     assert_eq!(ports(&new.out(&next).unwrap()), ports(&old.out(&next).unwrap()));
-    let is_udp = |view: &&SessionView| view.protocol == Protocol::Udp;
+    let is_udp = |view: &&SessionView<A>| view.protocol == Protocol::Udp;
     let taken: Vec<u16> = views(&new).iter().filter(is_udp).map(|view| view.outside.1).collect();
     for source in 0..4000 {
         let port = ports(&new.out(&udp(inside(9), SERVER, 2000 + source, 53, b"x")).unwrap()).0;
@@ -91,7 +91,7 @@ fn what_has_ended_or_is_not_this_workers_or_has_no_room_is_left_behind_with_its_
         assert!(views(&rig).iter().all(|view| owner(view.outside.1, 2) == WorkerId(me)));
     }
     assert_eq!(shared, 16, "two workers where there was one");
-    let edits: [fn(&mut NatConfig); 4] = [
+    let edits: [fn(&mut NatConfig<A>); 4] = [
         |config| config.ports = "1024-2047".parse().unwrap(),
         |config| config.addresses = vec![ROUTER],
         |config| config.endpoint_limit = 0,

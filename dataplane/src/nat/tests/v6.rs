@@ -8,6 +8,8 @@ mod limits;
 mod packets;
 #[path = "properties.rs"]
 mod properties;
+#[path = "recall.rs"]
+mod recall;
 #[path = "rfc4787.rs"]
 mod rfc4787;
 #[path = "rfc5382.rs"]
