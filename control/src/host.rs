@@ -4,6 +4,7 @@ use std::{collections::HashMap, fs, io};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity},
+    sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Pid,
 };
 use vxlane_dataplane::link::{Link, LinkError};
@@ -34,6 +35,15 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
     let has = |bit: u8| effective >> bit & 1 == 1;
     let missing = NEEDED.iter().filter(|&&(bit, _)| !(has(bit) || bit == CAP_BPF && has(SYS_ADMIN)));
     missing.map(|&(_, name)| name).collect()
+}
+
+/// Has this process have as many descriptors as it may: every endpoint takes one in the express lane,
+/// and three for each queue otherwise. The limit as it is found is most often 1,024.
+pub(crate) fn lift_descriptor_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where that is refused there is room for fewer endpoints, and the first too many is told.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Everything about this host that `desired` depends on.

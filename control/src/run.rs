@@ -95,6 +95,7 @@ const STORE: &str = "store.redb";
 pub async fn run(config: &Path, socket: Option<&Path>) -> Result<(), RunError> {
     let file = ConfigFile::load(config)?;
     require_privilege()?;
+    host::lift_descriptor_limit();
     let control = file.config.control.clone();
     let socket = socket.unwrap_or(&control.socket);
     // Before the interfaces, on which that daemon's program would be found.

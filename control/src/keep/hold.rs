@@ -32,6 +32,7 @@ use nix::{
 };
 
 use super::{Descriptors, Held, wire};
+use crate::host;
 
 /// In the state directory.
 const SOCKET: &str = "hold";
@@ -154,7 +155,7 @@ pub fn detach(state: &Path) -> io::Result<bool> {
 /// # Errors
 /// If it is not, or the system fails.
 pub fn serve(path: &Path, patience: Duration) -> io::Result<()> {
-    lift_limit();
+    host::lift_descriptor_limit();
     let listener = io::stdin().as_fd().try_clone_to_owned()?;
     Server::hold(path.to_owned(), &listener, patience)
 }
@@ -272,15 +273,6 @@ impl Server {
     /// Takes the name away, first of all: nobody is to come any more.
     fn vanish(&self) {
         let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// As many descriptors as the system allows: there are three for each queue.
-fn lift_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // With the limit as it is there is room for some 300 endpoints.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
