@@ -10,9 +10,10 @@ pub(crate) mod filters;
 pub mod talk;
 
 use ethtool::Ethtool;
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
 use std::{fmt, io};
 
@@ -108,7 +109,29 @@ impl Link {
             _ => None,
         });
         let missing = || LinkError::Answer { name: name.to_owned(), what: "no link in it".to_owned() };
-        link.map(|link| Self::from_message(name, link)).ok_or_else(missing)
+        let mut link = link.map(|link| Self::from_message(name, link)).ok_or_else(missing)?;
+        // The attributes count the queues that were allocated; only those in use get frames.
+        if let Some((rx, tx)) = Ethtool::open(link.index).ok().and_then(|e| e.channels().ok()) {
+            link.rx_queues = rx;
+            link.tx_queues = tx;
+        }
+        Ok(link)
+    }
+
+    /// Asks the kernel about every interface at once. Their queues are those that were allocated, of
+    /// which fewer may be in use.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn all() -> io::Result<Vec<Self>> {
+        let mut question = LinkMessage::default();
+        question.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let answers = talk::ask(RouteNetlinkMessage::GetLink(question), NLM_F_DUMP)?;
+        let named = answers.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) => Some(Self::from_message(name_of(link)?, link)),
+            _ => None,
+        });
+        Ok(named.collect())
     }
 
     fn from_message(name: &str, message: &LinkMessage) -> Self {
@@ -136,13 +159,15 @@ impl Link {
                 _ => {}
             }
         }
-        // The attributes count the queues that were allocated; only those in use get frames.
-        if let Some((rx, tx)) = Ethtool::open(link.index).ok().and_then(|e| e.channels().ok()) {
-            link.rx_queues = rx;
-            link.tx_queues = tx;
-        }
         link
     }
+}
+
+fn name_of(message: &LinkMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 fn kind(info: &LinkInfo) -> Option<String> {

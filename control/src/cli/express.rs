@@ -75,10 +75,10 @@ fn render(status: &ExpressStatus) -> String {
 }
 
 fn devices(status: &ExpressStatus) -> String {
-    let mut columns = Columns::titled(&["DEVICE", "NETWORK", "LANE"]);
+    let mut columns = Columns::titled(&["DEVICE", "NETWORK", "BY", "LANE"]);
     for device in &status.devices {
-        let network = device.network.clone().unwrap_or_default();
-        columns.row([device.interface.clone(), network, lane(device.lane, device.why.as_deref())]);
+        let [network, by] = [&device.network, &device.attached].map(|cell| cell.clone().unwrap_or_default());
+        columns.row([device.interface.clone(), network, by, lane(device.lane, device.why.as_deref())]);
     }
     columns.render()
 }
@@ -130,6 +130,7 @@ mod tests {
             network: None,
             lane,
             why: why.map(str::to_owned),
+            attached: why.is_none().then(|| "tcx".to_owned()),
         };
         let flow = Flow {
             network: "blue".to_owned(),
@@ -157,9 +158,9 @@ mod tests {
         let expected = "\
 express auto, open, by tcx
 
-DEVICE  NETWORK  LANE
-u0      -        express
-t0      -        worker: it is no veth
+DEVICE  NETWORK  BY   LANE
+u0      -        tcx  express
+t0      -        -    worker: it is no veth
 
 WORKER  FLOWS  LIMIT  PLACED  REFUSED  REMOVED
      0      1  32768       2        0        1

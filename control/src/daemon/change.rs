@@ -276,6 +276,7 @@ impl Daemon {
 
     fn publish_and_serve(&mut self, new: &[OpenPort]) -> Result<(), StartError> {
         self.publish()?;
+        self.expect(new);
         new.iter().try_for_each(|port| self.serve(port))
     }
 

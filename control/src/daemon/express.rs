@@ -361,6 +361,13 @@ impl Daemon {
         })
     }
 
+    /// Says that `ports` will be served next, one after the other.
+    pub(super) fn expect(&mut self, ports: &[OpenPort]) {
+        if let Some(lane) = &mut self.lane {
+            lane.express.expect(ports.iter().filter(|port| port.is_in_lane()).count());
+        }
+    }
+
     /// Has the programs see the frames of `port`.
     pub(super) fn attach_leg(&mut self, port: &OpenPort) -> Result<(), StartError> {
         let Some(lane) = &mut self.lane else { return Ok(()) };

@@ -124,6 +124,7 @@ impl Daemon {
             network: self.network_of(&port.interface),
             lane: if why.is_none() { types::Lane::Express } else { types::Lane::Worker },
             why,
+            attached: self.lane.as_ref().and_then(|lane| lane.express.place_of(port.id)).map(str::to_owned),
         }
     }
 

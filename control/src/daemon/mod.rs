@@ -241,7 +241,9 @@ impl Daemon {
         this.open_all(resumed > 0)?;
         this.open_host_ports(&this.plan.clone());
         this.resolve()?;
-        for port in this.ports.split_off(resumed) {
+        let opened = this.ports.split_off(resumed);
+        this.expect(&opened);
+        for port in opened {
             this.serve(&port)?;
             this.ports.push(port);
         }

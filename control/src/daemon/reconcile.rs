@@ -3,9 +3,9 @@
 //! Nothing is remembered of the news but that there were some: what should be is compared with
 //! what is. A port that is not as it should be is closed, and opened when it can be.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use vxlane_dataplane::attach::Role;
+use vxlane_dataplane::{attach::Role, link::Link};
 
 use super::{
     Daemon, StartError,
@@ -23,9 +23,10 @@ use crate::{
 /// How closely to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// Whether our programs are where they were: one system call for each port.
+    /// Whether our programs are where they were, as far as the kernel does not tell of it: one system
+    /// call for each port at most.
     Brief,
-    /// At every interface.
+    /// At every interface, and all that is on it.
     Thorough,
 }
 
@@ -63,6 +64,7 @@ impl Daemon {
         if !new.is_empty() {
             self.publish()?;
         }
+        self.expect(&new);
         for port in &new {
             match self.serve(port) {
                 Ok(()) => self.events.tell(What::LinkUp { interface: port.interface.clone() }),
@@ -75,12 +77,15 @@ impl Daemon {
     /// Takes the ports that cannot go on out of those that are open.
     fn take_lost(&mut self, look: Look, fault: Option<&'static str>, returned: bool) -> Vec<OpenPort> {
         let mut ports = std::mem::take(&mut self.ports);
+        // One question for all of them. What it leaves open is asked for one by one.
+        let links = (look == Look::Thorough).then(|| Link::all().unwrap_or_default());
+        let links = links.map(|links| links.into_iter().map(|link| (link.index, link)).collect());
         let mut lost = Vec::new();
         ports.retain_mut(|port| {
             let back = returned && self.could_be_in_lane(port);
             let back = back.then_some("the express lane is there again");
             let fault = fault.filter(|_| port.is_in_lane()).or(back);
-            let reason = fault.or_else(|| self.reason_to_close(port, look));
+            let reason = fault.or_else(|| self.reason_to_close(port, links.as_ref()));
             if let Some(reason) = reason {
                 tracing::warn!(interface = port.interface, reason, "closed");
                 lost.push(port.clone());
@@ -91,19 +96,18 @@ impl Daemon {
         lost
     }
 
-    /// Why a port cannot go on. Where the kernel does not say, it can.
-    fn reason_to_close(&self, port: &mut OpenPort, look: Look) -> Option<&'static str> {
+    /// Why a port cannot go on, as far as can be seen without or with `links`. Where the kernel does
+    /// not say, it can.
+    fn reason_to_close(&self, port: &mut OpenPort, links: Option<&HashMap<u32, Link>>) -> Option<&'static str> {
         let is_off = match port.mode {
             Mode::Rings(_) => matches!(self.steer.is_on(port.ifindex), Ok(false)),
-            Mode::Express(_) => self.lane.as_ref().is_none_or(|lane| !lane.express.is_on(port.id)),
+            Mode::Express(_) => self.lane.as_ref().is_none_or(|lane| !lane.express.is_on(port.id, links.is_some())),
         };
         if is_off {
             return Some("the interface is gone, or somebody took our program off it");
         }
-        if look == Look::Brief {
-            return None;
-        }
-        let link = match host::find(&port.interface) {
+        let known = links?.get(&port.ifindex).filter(|link| link.name == port.interface);
+        let link = match known.map_or_else(|| host::find(&port.interface), |link| Ok(Some(link.clone()))) {
             Ok(Some(link)) if link.index == port.ifindex => link,
             Ok(_) => return Some("the interface is gone"),
             Err(_) => return None,

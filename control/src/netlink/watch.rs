@@ -1,4 +1,4 @@
-//! Word of changes in links, neighbours, routes and IPv6 addresses.
+//! Word of changes in links and what is on them, in neighbours, routes and addresses.
 
 use std::io;
 
@@ -7,8 +7,9 @@ use nix::libc;
 use tokio::io::unix::AsyncFd;
 
 /// What is subscribed to.
-const GROUPS: [libc::c_uint; 6] = [
+const GROUPS: [libc::c_uint; 7] = [
     libc::RTNLGRP_LINK,
+    libc::RTNLGRP_TC,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
@@ -42,9 +43,9 @@ impl Watch {
         Ok(Self { socket })
     }
 
-    /// Waits until something has changed, and says whether it may have been a link or an address of one. What it was
-    /// does not matter more: whoever cares looks anew, so that news that were lost or came twice
-    /// do no harm. Several changes at once are one.
+    /// Waits until something has changed, and says whether it may have been a link, an address of one,
+    /// or a filter on one. What it was does not matter more: whoever cares looks anew, so that news
+    /// that were lost or came twice do no harm. Several changes at once are one.
     ///
     /// # Errors
     /// If the socket has failed.
@@ -80,5 +81,17 @@ fn drain(socket: &Socket) -> io::Result<bool> {
 /// The kernel sends news one by one; the type comes after the length (`struct nlmsghdr`).
 fn tells_of_a_link(news: &[u8]) -> bool {
     let kind = news.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
-    matches!(kind, Some(libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR) | None)
+    kind.is_none_or(|kind| LINKS.contains(&kind))
 }
+
+/// Links, addresses, and filters with the disciplines that they are in.
+const LINKS: [u16; 8] = [
+    libc::RTM_NEWLINK,
+    libc::RTM_DELLINK,
+    libc::RTM_NEWADDR,
+    libc::RTM_DELADDR,
+    libc::RTM_NEWQDISC,
+    libc::RTM_DELQDISC,
+    libc::RTM_NEWTFILTER,
+    libc::RTM_DELTFILTER,
+];

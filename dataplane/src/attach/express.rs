@@ -139,6 +139,8 @@ pub struct Express {
     attached: HashMap<PortId, (u32, Placed)>,
     exit: Option<Placed>,
     means: Means,
+    /// Whether many interfaces are attached at once now.
+    many: bool,
     /// Ports whose program is still that of an earlier process, with the program that they are to have.
     resumed: Vec<(PortId, &'static str)>,
     tags: BpfMap<MapData, u32, u32>,
@@ -188,6 +190,7 @@ impl Express {
             } else {
                 Means::Tcx
             },
+            many: false,
             resumed: Vec::new(),
             tags: take(&mut object, maps::TAGS)?,
             exits: take(&mut object, maps::EXITS)?,
@@ -242,12 +245,24 @@ impl Express {
         u32::from(port.0) < abi::MAX_TAGS
     }
 
-    /// How the programs are attached: `tcx` or `clsact`.
+    /// How the programs are attached where not many are at once: `tcx` or `clsact`.
     pub fn place(&self) -> &'static str {
-        match self.means {
-            Means::Tcx => "tcx",
-            Means::Clsact => "clsact",
-        }
+        self.means.name()
+    }
+
+    /// How that of `port` is, if it is.
+    pub fn place_of(&self, port: PortId) -> Option<&'static str> {
+        self.attached.get(&port).map(|(_, placed)| placed.means().name())
+    }
+
+    /// Says how many interfaces will be [attached](Self::attach) now, one after the other.
+    ///
+    /// For each link that is put on an interface, or leaves it, the kernel waits for a grace period of
+    /// RCU (`tcx_entry_sync`, `include/net/tcx.h`), and has everybody wait meanwhile who wants to
+    /// change any interface: with a thousand that takes ten to twenty seconds. With filters it does
+    /// not, so many interfaces get these.
+    pub fn expect(&mut self, interfaces: usize) {
+        self.many = interfaces > MANY;
     }
 
     /// Where `link` is to the programs.
@@ -277,8 +292,12 @@ impl Express {
     }
 
     /// Whether the program of `port` is where it was put; where the kernel does not say, it is.
-    pub fn is_on(&self, port: PortId) -> bool {
-        self.attached.get(&port).is_some_and(|(index, placed)| placed.is_on(*index).unwrap_or(true))
+    /// Filters, which take longer to ask for, are looked for only when looking `closely`: of those the
+    /// kernel tells when they go.
+    pub fn is_on(&self, port: PortId, closely: bool) -> bool {
+        self.attached.get(&port).is_some_and(|(index, placed)| {
+            (!closely && placed.means() == Means::Clsact) || placed.is_on(*index).unwrap_or(true)
+        })
     }
 
     /// The same of the program on the interface `punt`, which leads to the workers.
@@ -407,6 +426,11 @@ impl Express {
     fn install(&mut self, link: &Link, name: &'static str) -> Result<Placed, ExpressError> {
         sweep(&link.name);
         let program = program(&mut self.object, name)?;
+        if self.many
+            && let Ok(placed) = Placed::create(program, link, Means::Clsact)
+        {
+            return Ok(placed);
+        }
         let placed = match Placed::create(program, link, self.means) {
             Err(error) if self.exit.is_none() && self.means == Means::Tcx && tc::is_unknown(&error) => {
                 self.means = Means::Clsact;
@@ -520,6 +544,9 @@ fn step(step: &str) -> impl FnOnce(io::Error) -> ExpressError + use<> {
     let step = step.to_owned();
     move |source| ExpressError::Step { step, source }
 }
+
+/// More interfaces than this are many at once: for each the kernel waits some ten milliseconds.
+const MANY: usize = 64;
 
 /// Set to `clsact`, has programs be attached as on kernels that have nothing better.
 const MEANS: &str = "VXLANE_TC";

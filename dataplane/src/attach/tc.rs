@@ -25,6 +25,16 @@ pub(super) enum Means {
     Clsact,
 }
 
+impl Means {
+    /// What people call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
 /// A program that is on an interface, and leaves it when dropped.
 pub(super) enum Placed {
     Link(Installed),
@@ -72,6 +82,14 @@ impl Placed {
         match means {
             Means::Tcx => Installed::create_tc(fd(program)?.as_fd(), link.index).map(Self::Link),
             Means::Clsact => Filter::create(program, link).map(Self::Filter),
+        }
+    }
+
+    /// By which means it is there.
+    pub(super) fn means(&self) -> Means {
+        match self {
+            Self::Link(_) => Means::Tcx,
+            Self::Filter(_) => Means::Clsact,
         }
     }
 

@@ -433,5 +433,5 @@ const STATE: &str = "state";
 /// The name of the file that collects the daemon's stderr.
 const STDERR: &str = "stderr.log";
 
-/// How long the daemon may take until it says `ready`.
-const START: Duration = Duration::from_secs(10);
+/// How long the daemon may take until it says `ready`: with a thousand endpoints on a busy machine.
+const START: Duration = Duration::from_secs(120);

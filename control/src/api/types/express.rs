@@ -16,7 +16,7 @@ pub struct ExpressStatus {
     pub open: bool,
     /// Why there is none, if there is none.
     pub why: Option<String>,
-    /// How its programs are attached: `tcx` or `clsact`.
+    /// How its programs are attached where not many are at once: `tcx` or `clsact`.
     pub attached: Option<String>,
     /// The interfaces, the uplink first.
     pub devices: Vec<Device>,
@@ -39,6 +39,8 @@ pub struct Device {
     pub lane: super::Lane,
     /// Why that is not the express lane, if it is not.
     pub why: Option<String>,
+    /// How the lane's program is attached to it, if it is: `tcx` or `clsact`.
+    pub attached: Option<String>,
 }
 
 /// One worker's share of the maps of flows.
