@@ -62,7 +62,7 @@ fn classify_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
 
 /// Both halves of an address, in the order of the wire: they are only compared.
 #[inline(always)]
-fn halves(address: &[u8; 16]) -> [u64; 2] {
+pub fn halves(address: &[u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
@@ -153,8 +153,9 @@ fn quoted(sight: &impl Sight, at: usize) -> Option<u32> {
     }
 }
 
+/// Where the bits of lent ports of a protocol begin, if it has ports.
 #[inline(always)]
-fn first_bit(protocol: u8) -> Option<u32> {
+pub fn first_bit(protocol: u8) -> Option<u32> {
     match protocol {
         TCP => Some(LEASE_TCP),
         UDP => Some(LEASE_UDP),
@@ -165,14 +166,14 @@ fn first_bit(protocol: u8) -> Option<u32> {
 /// The byte at `offset`, if another follows. With one byte alone the compiler asks for the end of
 /// the frame in a way from which the verifier learns nothing where the offset varies.
 #[inline(always)]
-fn first_byte(sight: &impl Sight, offset: usize) -> Option<u8> {
+pub fn first_byte(sight: &impl Sight, offset: usize) -> Option<u8> {
     let [first, _] = sight.read(offset)?;
     Some(first)
 }
 
 /// The number that two bytes are on the wire.
 #[inline(always)]
-fn number(bytes: [u8; 2]) -> u32 {
+pub fn number(bytes: [u8; 2]) -> u32 {
     u32::from(u16::from_be_bytes(bytes))
 }
 

@@ -5,7 +5,10 @@
 //! and errors by what they quote.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use vxlane_abi::{Datagram6, LEASE_ICMP, LEASE_TCP, LEASE_UDP, LEASE_V6, Outside6, uplink::Sight};
+use vxlane_abi::{
+    Datagram6, LEASE_ICMP, LEASE_V6, Outside6,
+    uplink::{Sight, first_bit, first_byte, halves, number},
+};
 
 use crate::{DATAGRAMS6, PREFIXES6, frame::Frame};
 
@@ -70,10 +73,10 @@ fn is_lent(frame: &Frame<'_>, outside: &Outside6) -> Option<bool> {
 #[inline(always)]
 fn lease(frame: &Frame<'_>, protocol: u8, at: usize) -> Option<u32> {
     if protocol != ICMPV6 {
-        return Some(first_bit(protocol)? | number(frame, at + 2)?);
+        return Some(first_bit(protocol)? | number(frame.read(at + 2)?));
     }
     match first_byte(frame, at)? {
-        ECHO_REPLY => Some(LEASE_ICMP | number(frame, at + 4)?),
+        ECHO_REPLY => Some(LEASE_ICMP | number(frame.read(at + 4)?)),
         UNREACHABLE..=PARAMETER_PROBLEM => quoted(frame, at + ICMP_HEADER),
         _ => None,
     }
@@ -89,17 +92,8 @@ fn quoted(frame: &Frame<'_>, at: usize) -> Option<u32> {
         payload += 8;
     }
     match next {
-        ICMPV6 if first_byte(frame, payload)? == ECHO => Some(LEASE_ICMP | number(frame, payload + 4)?),
-        protocol => Some(first_bit(protocol)? | number(frame, payload)?),
-    }
-}
-
-#[inline(always)]
-fn first_bit(protocol: u8) -> Option<u32> {
-    match protocol {
-        TCP => Some(LEASE_TCP),
-        UDP => Some(LEASE_UDP),
-        _ => None,
+        ICMPV6 if first_byte(frame, payload)? == ECHO => Some(LEASE_ICMP | number(frame.read(payload + 4)?)),
+        protocol => Some(first_bit(protocol)? | number(frame.read(payload)?)),
     }
 }
 
@@ -110,27 +104,6 @@ fn is_posted(frame: &Frame<'_>, lease: u32) -> bool {
     frame.lent(lease >> 6) >> (lease & 63) & 1 == 1
 }
 
-/// Both halves of an address, as its bytes lie: they are only compared.
-#[inline(always)]
-fn halves(address: &[u8; 16]) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
-}
-
-/// The byte at `offset`, if another follows: with one byte alone the compiler asks for the end of
-/// the frame in a way from which the verifier learns nothing where the offset varies.
-#[inline(always)]
-fn first_byte(frame: &Frame<'_>, offset: usize) -> Option<u8> {
-    let [first, _] = frame.read(offset)?;
-    Some(first)
-}
-
-/// The 16-bit number at `offset`.
-#[inline(always)]
-fn number(frame: &Frame<'_>, offset: usize) -> Option<u32> {
-    Some(u32::from(u16::from_be_bytes(frame.read(offset)?)))
-}
-
 /// Offset of the EtherType.
 const ETHERTYPE: usize = 12;
 /// Offset of the IPv6 header, and its length.
@@ -138,8 +111,6 @@ const IP: usize = 14;
 const HEADER: usize = 40;
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const HOP_BY_HOP: u8 = 0;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
