@@ -153,6 +153,62 @@ fn nothing_passes_but_between_the_gateways_address_and_the_subnet() {
     assert_eq!(home.json("stats")["imbalance"], 0);
 }
 
+/// The addresses of the host's port on `network`.
+fn addresses(host: &Namespace, network: &str) -> Vec<String> {
+    let link: Value = serde_json::from_str(&host.ip(&format!("-j addr show gw-{network}"))).unwrap();
+    let addresses = link[0]["addr_info"].as_array().unwrap().iter();
+    let mut addresses: Vec<String> = addresses.map(|one| one["local"].as_str().unwrap().to_owned()).collect();
+    addresses.sort();
+    addresses
+}
+
+#[test]
+fn the_host_and_its_endpoints_reach_each_other_over_ipv6() {
+    let (host, home) = (host(), Home::with(UPLINK));
+    let _daemon = Daemon::start(&host, &home);
+    let six = "--subnet6 fd00:60::/64 --gateway6 fd00:60::1 --nat6 none";
+    ask(&home, &format!("network create six --vni 6000 {six}"));
+    assert!(attached(&home, "six"));
+    let web = connect(&home, "six", "web");
+    for _ in 0..2 {
+        let (mut host_end, mut web_end, caller) = connected(&host, &web, "[fd00:60::2]");
+        assert_eq!(caller.ip().to_string(), "fd00:60::1");
+        transfer(&mut host_end, &mut web_end);
+        transfer(&mut web_end, &mut host_end);
+        let (mut web_end, mut host_end, caller) = connected(&web, &host, "[fd00:60::1]");
+        assert_eq!(caller.ip().to_string(), "fd00:60::2");
+        transfer(&mut web_end, &mut host_end);
+        transfer(&mut host_end, &mut web_end);
+        host.ip("-6 neigh flush dev gw-six");
+        web.ip("-6 neigh flush dev eth0");
+    }
+    assert!(web.pings("fd00:60::1", 3), "the gateway answers");
+    let ours = ["fd00:60::1", "fe80::76:78ff:fe00:1770"];
+    assert_eq!(addresses(&host, "six"), ours);
+    for change in ["addr del fd00:60::1/64", "-6 addr add fd00:60::99/64 nodad", "addr add 10.9.9.9/24"] {
+        host.ip(&format!("{change} dev gw-six"));
+        eventually(change, || addresses(&host, "six") == ours && host.pings("fd00:60::2", 1));
+    }
+    ask(
+        &home,
+        &format!(
+            "network create both --vni 7000 --subnet 10.70.0.0/24 --gateway 10.70.0.1 {}",
+            six.replace("60", "70")
+        ),
+    );
+    assert_eq!(addresses(&host, "both"), ["10.70.0.1", "fd00:70::1", "fe80::76:78ff:fe00:1b58"]);
+    host.ip("link add n0 type veth peer name n1");
+    host.ip("-6 addr add fd00:80::77/65 dev n0 nodad");
+    host.ip("link set n0 up");
+    ask(&home, &format!("network create late --vni 8000 {}", six.replace("60", "80")));
+    let reason = told(&home, "late")["reason"].as_str().unwrap().to_owned();
+    assert!(
+        reason.starts_with("the host has a route to fd00:80::") && reason.ends_with("the subnet fd00:80::/64"),
+        "{reason}"
+    );
+    assert_eq!(home.json("stats")["imbalance"], 0);
+}
+
 #[test]
 fn connections_of_the_host_outlive_the_daemon() {
     let (host, home, daemon) = blue();

@@ -608,6 +608,22 @@ fn the_host_speaks_as_the_gateway_to_its_own_endpoints_and_to_no_tunnel() {
 }
 
 #[test]
+fn no_endpoint_tells_the_host_of_routers() {
+    let mut sim = sim();
+    sim.adopt(0, |tables| make_host_port(tables, C));
+    let (from, ours) = ("fe80::5".parse::<Ipv6Addr>().unwrap(), gateway());
+    let redirect = [from.octets(), v6(B).octets()].concat();
+    for (kind, rest) in [(134, &[0; 8][..]), (137, &redirect)] {
+        let builder = PacketBuilder::ethernet2(mac(A).0, ours.mac.0);
+        let builder = builder.ipv6(from.octets(), ours.link_local().octets(), 255);
+        let mut frame = Vec::new();
+        builder.icmpv6_raw(kind, 0, [0; 4]).write(&mut frame, rest).unwrap();
+        sim.send(A, &frame);
+    }
+    assert_eq!((sim.deliveries(), drops(&mut sim, 0)), (vec![], vec![(DropReason::RouterAdvertisement, 2)]));
+}
+
+#[test]
 fn the_gateway_is_reached_through_no_tunnel() {
     let mut sim = sim();
     change(&mut sim, 1, |network| network.gateway = None);

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use vxlane_dataplane::tables::Gateway;
 
 use super::{Daemon, StartError, change::LONGEST_PACKET, ports::OpenPort};
@@ -27,7 +27,7 @@ const HERE: &str = "/proc/self/ns/net";
 enum HostPortError {
     /// With it, packets of the host would go into the overlay that do not now.
     #[error("the host has a route to {route}, which overlaps the subnet {subnet}")]
-    Overlaps { route: Ipv4Network, subnet: Ipv4Network },
+    Overlaps { route: IpNetwork, subnet: IpNetwork },
     /// The kernel does not say what there is.
     #[error("looking at this host")]
     Host(#[from] std::io::Error),
@@ -101,9 +101,11 @@ impl Daemon {
     }
 
     fn make_host_pair(&mut self, network: &PlannedNetwork, port: &HostPort) -> Result<(), HostPortError> {
-        let subnet = network.subnet.unwrap_or(port.address);
-        if let Some(route) = netlink::overlapping(subnet)? {
-            return Err(HostPortError::Overlaps { route, subnet });
+        for address in &port.addresses {
+            let subnet = IpNetwork::new(address.network(), address.prefix()).unwrap_or(*address);
+            if let Some(route) = netlink::overlapping(subnet)? {
+                return Err(HostPortError::Overlaps { route, subnet });
+            }
         }
         self.store.commit(&[Change::Put(format!("{KEY}{}", port.interface), String::new())])?;
         let pair = Pair {
@@ -114,7 +116,7 @@ impl Daemon {
             netns: Path::new(HERE),
             ifname: &port.name,
             mac: Some(Gateway::mac_of(network.vni)),
-            addresses: &[IpNetwork::V4(port.address)],
+            addresses: &addresses(network, port),
             quiet: true,
         };
         Ok(pair.make().inspect_err(|_| self.forget_host_pair(&port.interface))?)
@@ -130,7 +132,7 @@ impl Daemon {
         if link.mtu != u32::from(network.mtu) {
             netlink::set_pair_mtu(&port.interface, Path::new(HERE), &port.name, network.mtu.into())?;
         }
-        Ok(netlink::set_address(link.index, &port.name, port.address)?)
+        Ok(netlink::set_addresses(link.index, &port.name, &addresses(network, port))?)
     }
 
     /// Has every host port that is open be as it should be. One whose other end is gone is made
@@ -172,4 +174,13 @@ impl Daemon {
             tracing::warn!(interface, error = chain(&error), "forgetting");
         }
     }
+}
+
+/// The addresses of the host on `network`: those of the gateway, and with IPv6 its link-local one,
+/// from which the kernel asks for neighbours.
+fn addresses(network: &PlannedNetwork, port: &HostPort) -> Vec<IpNetwork> {
+    let link_local = Gateway::new(network.vni, None, None).link_local();
+    let speaks_v6 = port.addresses.iter().any(IpNetwork::is_ipv6);
+    let link_local = IpNetwork::new(link_local.into(), 64).ok().filter(|_| speaks_v6);
+    port.addresses.iter().copied().chain(link_local).collect()
 }

@@ -25,7 +25,7 @@ use vxlane_dataplane::link::talk::{ask, ask_through, connect};
 pub use next_hop::{NextHop, next_hop, on_link, solicit};
 pub use outside::{Routed, neighbours, overlapping, routes};
 pub use veth::{
-    Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_address, set_default_route, set_mac, set_mtu,
+    Pair, PairError, is_punt, make_punt, punt_names, remove_pair, set_addresses, set_default_route, set_mac, set_mtu,
     set_pair_mtu, set_up,
 };
 pub use watch::Watch;

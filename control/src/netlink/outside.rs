@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::{
     RouteNetlinkMessage as Message,
@@ -90,10 +90,21 @@ pub fn routes<A: Routed>(uplink: u32, mtu: u16) -> io::Result<Vec<(A::Prefix, Ro
 ///
 /// # Errors
 /// What the kernel answered to `RTM_GETROUTE`.
-pub fn overlapping(subnet: Ipv4Network) -> io::Result<Option<Ipv4Network>> {
-    let known = routes::<Ipv4Addr>(0, 0)?.into_iter().map(|(prefix, _)| prefix);
-    let groups = Ipv4Network::new(Ipv4Addr::new(224, 0, 0, 0), 3).map_err(io::Error::other)?;
-    Ok(known.filter(|prefix| prefix.prefix() > 0 && !prefix.overlaps(groups)).find(|prefix| prefix.overlaps(subnet)))
+pub fn overlapping(subnet: IpNetwork) -> io::Result<Option<IpNetwork>> {
+    let known: Vec<IpNetwork> = match subnet {
+        IpNetwork::V4(_) => routes::<Ipv4Addr>(0, 0)?.into_iter().map(|(prefix, _)| prefix.into()).collect(),
+        IpNetwork::V6(_) => routes::<Ipv6Addr>(0, 0)?.into_iter().map(|(prefix, _)| prefix.into()).collect(),
+    };
+    let overlaps = |prefix: &IpNetwork| prefix.contains(subnet.network()) || subnet.contains(prefix.network());
+    Ok(known.into_iter().find(|prefix| prefix.prefix() > 0 && !is_of_groups(prefix) && overlaps(prefix)))
+}
+
+/// Whether `prefix` has addresses that no host can have: those of groups, and beyond.
+fn is_of_groups(prefix: &IpNetwork) -> bool {
+    match prefix.network() {
+        IpAddr::V4(address) => address.octets()[0] >= 224,
+        IpAddr::V6(address) => address.is_multicast(),
+    }
 }
 
 /// The neighbours on the link `uplink` whose MAC address the kernel would itself use.

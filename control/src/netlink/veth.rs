@@ -8,10 +8,10 @@ use std::{
     thread,
 };
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage as Message,
+    RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
@@ -274,29 +274,27 @@ pub fn set_up(interface: &str) -> Result<(), PairError> {
     tell(&here, Message::SetLink(up(interface)), &format!("{interface} up"))
 }
 
-/// Has an interface of ours have `wanted` and no other IPv4 address.
+/// Has an interface of ours have the addresses `wanted` and no others.
 ///
 /// # Errors
 /// [`PairError::Step`]
-pub fn set_address(index: u32, interface: &str, wanted: Ipv4Network) -> Result<(), PairError> {
+pub fn set_addresses(index: u32, interface: &str, wanted: &[IpNetwork]) -> Result<(), PairError> {
     let here = super::connect().map_err(step("NETLINK_ROUTE"))?;
-    let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet;
-    let answers = super::ask_through(&here, Message::GetAddress(question), NLM_F_DUMP);
-    let mut missing = true;
+    let answers = super::ask_through(&here, Message::GetAddress(AddressMessage::default()), NLM_F_DUMP);
+    let mut missing = wanted.to_vec();
     for answer in answers.map_err(step("RTM_GETADDR"))? {
         let Message::NewAddress(has) = answer else { continue };
         if has.header.index != index {
             continue;
         }
-        if super::local(&has) == Some(wanted.ip().into()) && has.header.prefix_len == wanted.prefix() {
-            missing = false;
-        } else {
-            tell(&here, Message::DelAddress(has), &format!("another address off {interface}"))?;
+        let address = super::local(&has).and_then(|address| IpNetwork::new(address, has.header.prefix_len).ok());
+        match missing.iter().position(|&wanted| Some(wanted) == address) {
+            Some(place) => drop(missing.swap_remove(place)),
+            None => tell(&here, Message::DelAddress(has), &format!("another address off {interface}"))?,
         }
     }
-    if missing {
-        tell(&here, Message::NewAddress(address_message(index, wanted.into())), &format!("{wanted} on {interface}"))?;
+    for address in missing {
+        tell(&here, Message::NewAddress(address_message(index, address)), &format!("{address} on {interface}"))?;
     }
     Ok(())
 }

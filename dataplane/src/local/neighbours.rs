@@ -104,6 +104,10 @@ fn serve_nd(visit: &Visit<'_>, message: &Message, ears: &mut Ears<'_>) -> Result
             }
             to_ourselves(visit, false)
         }
+        // The host believes no endpoint about routers.
+        Kind::RouterAdvertisement | Kind::Redirect if visit.ethernet.destination == own_mac(visit.network) => {
+            Err(DropReason::RouterAdvertisement)
+        }
         Kind::RouterSolicitation | Kind::RouterAdvertisement | Kind::Redirect => Ok(None),
     }
 }
