@@ -4,7 +4,12 @@
 //! decided about and carried out, and all go back; at the end of the breath everything that was
 //! put into ports is submitted. Nothing in a breath allocates, waits or asks the time.
 
-use std::{io, os::fd::RawFd, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::RawFd,
+    sync::Arc,
+};
 
 use crossbeam::queue::ArrayQueue;
 use mio::{Interest, Registry, Token, unix::SourceFd};
@@ -133,7 +138,8 @@ impl<R: Receive, T: Transmit> Burst<'_, R, T> {
             (0..count).for_each(|index| entrance.foresee(&pipeline.bridge, receive.frame(index)));
         }
         if let Some(lookout) = pipeline.router.lookout(tables, port) {
-            pipeline.router.look_ahead(count, |index| lookout.glimpse(receive.frame(index)));
+            pipeline.router.look_ahead::<Ipv4Addr>(count, |index| lookout.glimpse(receive.frame(index)));
+            pipeline.router.look_ahead::<Ipv6Addr>(count, |index| lookout.glimpse(receive.frame(index)));
         }
         let mut bytes = 0;
         for index in 0..count {

@@ -108,6 +108,10 @@ fn error(frame: &[u8]) -> ((u8, u8), Ipv6Addr, u32, Vec<u8>) {
 }
 
 fn sim() -> Sim {
+    sim_with(|_| {})
+}
+
+fn sim_with(edit: impl FnOnce(&mut NatConfig<Ipv6Addr>)) -> Sim {
     let router = |mtu| Route::Uplink { gateway: Some(ROUTER), mtu };
     let routes = [
         ("::/0", router(1500)),
@@ -118,7 +122,8 @@ fn sim() -> Sim {
     ]
     .map(|(prefix, route)| (prefix.parse().unwrap(), route));
     let mut sim = Sim::mesh(2, &[NetworkPlan::new(5000, 2), NetworkPlan::new(6000, 1)]);
-    let config = NatConfig::new(vec![HOST], "20000-29999".parse().unwrap());
+    let mut config = NatConfig::new(vec![HOST], "20000-29999".parse().unwrap());
+    edit(&mut config);
     sim.give_way_out_v6(0, config, &routes, &[(ROUTER, ROUTER_MAC)]);
     sim
 }
@@ -189,6 +194,21 @@ fn a_packet_leaves_by_the_uplink_with_the_hosts_address_and_the_answer_comes_bac
     assert_eq!((back, sim.deliveries()), (vec![expected], vec![]));
     let counters = sim.counters(0);
     assert_eq!((counters.received, counters.transmitted, counters.drops.total()), (2, 2, 0));
+}
+
+#[test]
+fn with_so_many_sessions_that_bursts_are_looked_ahead_at_every_packet_goes_its_own_way() {
+    let mut sim = sim_with(|nat| nat.endpoint_limit = u32::MAX);
+    let leave = |sim: &mut Sim, port: u16| {
+        goes_out(sim, &Ip::new(INSIDE, SERVER).udp(mac(WEB), gateway_mac(), (port, 53), b"question"))
+    };
+    let ports: Vec<(u16, u16)> = (1000..6000).map(|inside| (inside, leave(&mut sim, inside))).collect();
+    assert_eq!(sessions(&mut sim), 5000);
+    for &(inside, outside) in ports.iter().rev().step_by(7) {
+        assert_eq!(leave(&mut sim, inside), outside);
+        sim.inject(0, &Ip::new(SERVER, HOST).back(outside, b"answer"));
+        assert_eq!(seen(&sim.received(WEB)[0]).to, (INSIDE, inside));
+    }
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //!
 //! With few sessions everything is in the processor's caches, and looking ahead would only cost.
 
-use super::Router;
+use super::{Family, Router};
 use crate::{
     ids::{NetworkId, PortId},
-    nat::{Glimpse, Way},
+    nat::{Glimpse, Nat, Way},
     port::BURST,
     tables::{Role, Tables},
-    wire::{EtherType, Ethernet, MacAddr, protocol},
+    wire::{Address, Ethernet, MacAddr, Version, protocol},
 };
 
 /// Which frames of a burst the router will be given.
@@ -24,7 +24,11 @@ impl Router {
     /// What to look out for in a burst of `port`, where looking ahead pays.
     #[inline]
     pub(crate) fn lookout(&self, tables: &Tables, port: PortId) -> Option<Lookout> {
-        self.nat.as_ref().filter(|nat| nat.outgrows_cache())?;
+        let pays = self.nat.as_deref().is_some_and(Nat::outgrows_cache);
+        let pays_v6 = || self.nat6.as_deref().is_some_and(Nat::outgrows_cache);
+        if !pays && !pays_v6() {
+            return None;
+        }
         match tables.port(port)?.role {
             Role::Access(id) => Some(Lookout::Out(id, tables.network(id)?.gateway?.mac)),
             Role::Uplink => Some(Lookout::In(tables.local().port)),
@@ -32,11 +36,11 @@ impl Router {
         }
     }
 
-    /// Has what the packets of a burst will need come from memory, all at once. `glimpse` says what
-    /// frame number so many looks like.
+    /// Has what those packets of a burst will need that are of one internet protocol come from
+    /// memory, all at once. `glimpse` says what frame number so many looks like.
     #[inline(never)]
-    pub(crate) fn look_ahead(&self, count: usize, mut glimpse: impl FnMut(usize) -> Option<Glimpse>) {
-        let Some(nat) = &self.nat else { return };
+    pub(crate) fn look_ahead<A: Family>(&mut self, count: usize, mut glimpse: impl FnMut(usize) -> Option<Glimpse<A>>) {
+        let Some(nat) = A::nat(self).filter(|nat| nat.outgrows_cache()) else { return };
         let mut glimpses = [None; BURST];
         for (index, place) in glimpses.iter_mut().enumerate().take(count) {
             *place = glimpse(index);
@@ -48,18 +52,25 @@ impl Router {
 impl Lookout {
     /// What can be seen of the packet in `frame`, if it is one of those.
     #[inline]
-    pub(crate) fn glimpse(self, frame: &[u8]) -> Option<Glimpse> {
+    pub(crate) fn glimpse<A: Address>(self, frame: &[u8]) -> Option<Glimpse<A>> {
         let (ethernet, packet) = Ethernet::split(frame)?;
-        if ethernet.ether_type != EtherType::IPV4 {
+        if ethernet.ether_type != A::VERSION.ether_type() {
             return None;
         }
         match self {
             Self::Out(id, gateway) => Glimpse::at(Way::Out, id, packet).filter(|_| ethernet.destination == gateway),
-            Self::In(tunnel) => {
-                let is_tunnel =
-                    packet.get(9) == Some(&protocol::UDP) && packet.get(22..24) == Some(&tunnel.to_be_bytes()[..]);
-                Glimpse::at(Way::In, NetworkId(0), packet).filter(|_| !is_tunnel)
-            }
+            Self::In(tunnel) => Glimpse::at(Way::In, NetworkId(0), packet).filter(|_| !is_tunnel::<A>(packet, tunnel)),
         }
     }
+}
+
+/// Whether a packet without options is UDP to the port `tunnel`.
+#[inline]
+fn is_tunnel<A: Address>(packet: &[u8], tunnel: u16) -> bool {
+    let protocol_at = match A::VERSION {
+        Version::V4 => 9,
+        Version::V6 => 6,
+    };
+    let port = packet.get(A::VERSION.header_len() + 2..).and_then(|rest| rest.first_chunk());
+    packet.get(protocol_at) == Some(&protocol::UDP) && port == Some(&tunnel.to_be_bytes())
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A protocol that is routed.
-pub(super) trait Family: Address {
+pub(crate) trait Family: Address {
     /// Its translation.
     fn nat(router: &mut Router) -> Option<&mut Nat<Self>>;
 
