@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use vxlane_tests::LabError;
-use vxlane_tests::lab::{Container, Host, Lab, LabOptions, Network};
+use vxlane_tests::lab::{Container, Host, Lab, LabOptions, Network, Station};
 use vxlane_tests::peer::{Segment, VxlaneOptions, VxlaneVtep};
 use vxlane_tests::traffic::ping::{PingOptions, ping};
 
@@ -25,6 +25,8 @@ pub struct Bed {
     pub left: Container,
     /// The container on host `b`; it has no VTEP on a half path.
     pub right: Container,
+    /// Where frames go from the left: the container on the right, with the router's MAC address if there is one.
+    pub target: Station,
     /// More containers on host `a`.
     pub others: Vec<Container>,
     /// The hosts.
@@ -98,7 +100,7 @@ impl Bed {
         }
         left.knows(&right)?;
         right.knows(&left)?;
-        Ok(Self { peer, vteps, left, right, others, lab, network })
+        Ok(Self { peer, vteps, target: right.station(), left, right, others, lab, network })
     }
 
     /// Has both ends answer each other, so that every VTEP has learned where they are.

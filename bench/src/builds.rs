@@ -13,7 +13,7 @@ use vxlane_tests::LabError;
 use vxlane_tests::traffic::rr::{self, RrOptions};
 
 use crate::bed::Bed;
-use crate::load::{self, Load};
+use crate::load::{self, Load, Tools};
 use crate::machine::ProcessUse;
 use crate::results::Metric;
 use crate::run::WANTED_LOAD;
@@ -79,14 +79,14 @@ impl Build {
         self.bed.resume();
         self.bed.warm_up()?;
         let load = |rate, time| Load { frame, flows: 1, rate, time };
-        let flood = load::offer(&self.bed, &load(None, FLOOD), None)?;
+        let flood = load::offer(&self.bed, &load(None, FLOOD), Tools::default())?;
         let [lossless, ..] = &self.values;
         let hint = Spread::of(lossless).map(|spread| spread.median);
         let lossless = SEARCH.highest_rate(flood.outcome(), hint, |rate, length| {
             let time = if length == Length::Probe { PROBE } else { CONFIRM };
-            load::offer(&self.bed, &load(Some(rate), time), None).map(|trial| trial.outcome())
+            load::offer(&self.bed, &load(Some(rate), time), Tools::default()).map(|trial| trial.outcome())
         })?;
-        let fixed = load::offer(&self.bed, &load(Some(WANTED_LOAD), FIXED), None)?;
+        let fixed = load::offer(&self.bed, &load(Some(WANTED_LOAD), FIXED), Tools::default())?;
         let options = RrOptions { count: REQUESTS, ..RrOptions::default() };
         let answers = rr::exchange(&self.bed.left, &self.bed.right, &options)?;
         let [p50, p99] = [answers.p50(), answers.p99()].map(|time| time.as_secs_f64() * 1e6);

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use vxlane_tests::LabError;
+use vxlane_tests::lab::Container;
 use vxlane_tests::traffic::pace::{Amount, Pace};
-use vxlane_tests::traffic::pin;
 use vxlane_tests::traffic::udp::{self, Received, Sent, Sink, UdpOptions};
+use vxlane_tests::traffic::{packets, pin};
 
 use crate::bed::Bed;
 use crate::machine::{CpuUse, Meter};
@@ -95,21 +96,74 @@ impl Trial {
     }
 }
 
-/// Offers `load` from left to right; generator and sink stay on the processors `pins` if given.
+/// What makes packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Generator {
+    /// Numbered packets put on the device by packet sockets, and all checked where they are taken off it
+    #[default]
+    Packets,
+    /// The same from UDP socket to UDP socket, through both ends' IP stacks
+    Sockets,
+    /// The kernel's pktgen, for the way into tunnels on half paths; the device counts what arrives
+    Pktgen,
+}
+
+/// What offers a load, and takes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tools {
+    /// What makes packets.
+    pub generator: Generator,
+    /// Processors for generator and sink, if they are to stay on some.
+    pub pins: Option<(usize, usize)>,
+}
+
+impl Tools {
+    /// What takes the packets for `container`.
+    ///
+    /// # Errors
+    /// [`LabError`] when the socket cannot be made.
+    pub fn sink(&self, container: &Container) -> Result<Sink, LabError> {
+        let cpu = self.pins.map(|(_, sink)| sink);
+        match self.generator {
+            Generator::Sockets => Sink::listen_on(container.ns(), container.ipv4(), cpu),
+            Generator::Packets | Generator::Pktgen => packets::capture(container, cpu),
+        }
+    }
+
+    /// Sends `load` from left to `port` on the right.
+    ///
+    /// # Errors
+    /// [`LabError`] when a socket fails.
+    pub fn send(&self, bed: &Bed, port: u16, load: &Load) -> Result<Sent, LabError> {
+        self.on_its_cpu(|| match self.generator {
+            Generator::Sockets => udp::send(bed.left.ns(), (bed.right.ipv4(), port).into(), &load.options()),
+            Generator::Packets | Generator::Pktgen => packets::send(&bed.left, bed.target, port, &load.options()),
+        })
+    }
+
+    /// Runs a generator, on its processor if it has one.
+    ///
+    /// # Errors
+    /// Those of `generate`, and if there is no such processor.
+    pub fn on_its_cpu<T: Send>(&self, generate: impl FnOnce() -> Result<T, LabError> + Send) -> Result<T, LabError> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.pins.map_or(Ok(()), |(cpu, _)| pin::to_cpu(cpu))?;
+                generate()
+            });
+            thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+        })
+    }
+}
+
+/// Offers `load` from left to right.
 ///
 /// # Errors
 /// [`LabError::Unfit`] when a packet arrived changed or twice: such a run is worth nothing.
-pub fn offer(bed: &Bed, load: &Load, pins: Option<(usize, usize)>) -> Result<Trial, LabError> {
-    let sink = Sink::listen_on(bed.right.ns(), bed.right.ipv4(), pins.map(|(_, sink)| sink))?;
-    let target = sink.address();
+pub fn offer(bed: &Bed, load: &Load, tools: Tools) -> Result<Trial, LabError> {
+    let sink = tools.sink(&bed.right)?;
     let meter = Meter::start(bed.processes())?;
-    let sent = thread::scope(|scope| {
-        let generator = scope.spawn(|| {
-            pins.map_or(Ok(()), |(generator, _)| pin::to_cpu(generator))?;
-            udp::send(bed.left.ns(), target, &load.options())
-        });
-        generator.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
-    })?;
+    let sent = tools.send(bed, sink.address().port(), load)?;
     let received = sink.finish(sent.packets, PATIENCE)?;
     let cpu = meter.stop()?;
     if received.corrupted > 0 || received.duplicates > 0 {
@@ -128,15 +182,18 @@ pub fn offer(bed: &Bed, load: &Load, pins: Option<(usize, usize)>) -> Result<Tri
 ///
 /// # Errors
 /// [`LabError`] when the generator or `work` fails.
-pub fn under<T>(bed: &Bed, rate: f64, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
-    let sink = Sink::listen(bed.right.ns(), bed.right.ipv4())?;
-    let target = sink.address();
-    let options = Load::at(rate, SLICE).options();
-    let stop = AtomicBool::new(false);
+pub fn under<T>(
+    bed: &Bed,
+    rate: f64,
+    tools: Tools,
+    work: impl FnOnce() -> Result<T, LabError>,
+) -> Result<T, LabError> {
+    let sink = tools.sink(&bed.right)?;
+    let (port, stop) = (sink.address().port(), AtomicBool::new(false));
     thread::scope(|scope| {
         let generator = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                udp::send(bed.left.ns(), target, &options)?;
+                tools.send(bed, port, &Load::at(rate, SLICE))?;
             }
             Ok(())
         });

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use vxlane_bench::load;
+use vxlane_bench::load::{self, Generator, Tools};
 use vxlane_bench::measure::Plan;
 use vxlane_bench::peer::Peer;
 use vxlane_bench::pktgen;
@@ -120,7 +120,7 @@ struct Run {
     #[command(flatten)]
     reports: Reports,
     /// What offers the load
-    #[arg(long, value_enum, default_value_t = Generator::Sockets)]
+    #[arg(long, value_enum, default_value_t = Generator::Packets)]
     generator: Generator,
     /// CPUs that generator and sink are kept on; otherwise they run anywhere
     #[arg(long, value_names = ["GENERATOR", "SINK"], num_args = 2, value_delimiter = ',')]
@@ -128,15 +128,6 @@ struct Run {
     /// The shortest measurements that still are some, to test the harness
     #[arg(long, hide = true)]
     tiny: bool,
-}
-
-/// What offers the load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Generator {
-    /// Batches of numbered UDP packets from sockets, every one checked where it arrives
-    Sockets,
-    /// The kernel's pktgen, for half paths; the device counts what arrives
-    Pktgen,
 }
 
 fn main() -> Result<()> {
@@ -197,11 +188,11 @@ impl Run {
             (_, true) => Plan::quick(),
             _ => Plan::full(),
         };
-        plan.pins = match self.pin.as_deref() {
+        let pins = match self.pin.as_deref() {
             Some([generator, sink]) => Some((*generator, *sink)),
             _ => None,
         };
-        plan.pktgen = self.generator == Generator::Pktgen;
+        plan.tools = Tools { generator: self.generator, pins };
         let words = std::env::args().skip(1);
         Options {
             peers: self.peers.clone().unwrap_or_else(|| DEFAULT_PEERS.to_vec()),

@@ -142,7 +142,7 @@ impl Section {
             // `null` connects one container and no more.
             Self::Crowd => !matches!(peer, Peer::Wire | Peer::Kernel | Peer::Null),
             // Open vSwitch's userspace datapath would need a router beside it.
-            Self::Nat => matches!(peer, Peer::Kernel | Peer::Vxlane),
+            Self::Nat => matches!(peer, Peer::Kernel | Peer::Vxlane | Peer::VxlaneExpress),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use vxlane_tests::LabError;
 
 use crate::bed::Bed;
-use crate::load::{self, Load};
+use crate::load::{self, Generator, Load};
 use crate::machine::{self, Machine};
 use crate::measure::{Plan, Turn};
 use crate::peer::Peer;
@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<Results, LabError> {
             load_average: (machine::load_average(), 0.0),
             background: Vec::new(),
             fixed_loads: vec![WANTED_LOAD],
-            pins: options.plan.pins,
+            pins: options.plan.tools.pins,
             seconds: 0.0,
         },
         samples: Vec::new(),
@@ -116,7 +116,7 @@ impl Stage {
         for bed in self.beds.iter().filter(|bed| bed.peer != Peer::Wire) {
             bed.resume();
             bed.warm_up()?;
-            let trial = load::offer(bed, &Load::flood(CALIBRATION), options.plan.pins);
+            let trial = load::offer(bed, &Load::flood(CALIBRATION), options.plan.tools);
             bed.pause();
             match trial {
                 Ok(trial) => slowest = slowest.min(trial.outcome().delivered),
@@ -189,7 +189,13 @@ impl Stage {
 
 /// What a reader should know.
 fn notes(options: &Options) -> Vec<String> {
+    let generator = match options.plan.tools.generator {
+        Generator::Packets => "UDP packets are put on devices and taken off them by packet sockets: no IP stack sees them.",
+        Generator::Sockets => "UDP packets go from socket to socket, through the containers' IP stacks.",
+        Generator::Pktgen => "UDP packets are put on devices and taken off them by packet sockets, and on half paths by pktgen.",
+    };
     let mut notes = vec![
+        generator.to_owned(),
         "The underlay keeps its segmentation and checksum offloads, so that the kernel is not handicapped.".to_owned(),
         "Frame sizes are without FCS. Peers that are not being measured are stopped (SIGSTOP).".to_owned(),
         "Gross cost: processor time of generator, sink, the peer's processes and the kernel's packet threads, \

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::LabError;
@@ -340,6 +341,18 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     /// The address of everybody.
     pub const BROADCAST: Self = Self([0xff; 6]);
+}
+
+impl FromStr for MacAddr {
+    type Err = LabError;
+
+    fn from_str(text: &str) -> Result<Self, LabError> {
+        let octets: Option<Vec<u8>> = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        octets
+            .and_then(|octets| octets.try_into().ok())
+            .map(Self)
+            .ok_or_else(|| LabError::Unfit { what: "not a MAC address", text: text.to_owned() })
+    }
 }
 
 impl fmt::Display for MacAddr {

@@ -10,6 +10,7 @@ use vxlane_tests::frames::Talk;
 use vxlane_tests::lab::{Container, Lab, Network};
 use vxlane_tests::peer::{Segment, Vtep, VtepKind};
 use vxlane_tests::traffic::pace::{Amount, Pace};
+use vxlane_tests::traffic::packets;
 use vxlane_tests::traffic::ping::{PingOptions, ping};
 use vxlane_tests::traffic::raw::{Heading, RawSender, Watch, expect_counts};
 use vxlane_tests::traffic::rr::{self, RrOptions};
@@ -43,6 +44,38 @@ fn udp_generator_floods_for_a_given_time() {
     assert!(sent.elapsed < Duration::from_secs(1));
     assert!(received.distinct > 0 && received.distinct <= sent.packets);
     assert_eq!((received.duplicates, received.corrupted), (0, 0));
+}
+
+#[test]
+fn packets_past_the_stacks_arrive_sound_and_are_counted() {
+    let pair = Pair::new();
+    let options = UdpOptions {
+        payload: 200,
+        flows: 8,
+        pace: Pace::Rate(20_000),
+        amount: Amount::Packets(20_000),
+        ..UdpOptions::default()
+    };
+    let before = udp_counters(&pair.c1);
+    let sink = packets::capture(&pair.c1, None).unwrap();
+    let sent = packets::send(&pair.c0, pair.c1.station(), sink.address().port(), &options).unwrap();
+    let received = sink.finish(sent.packets, Duration::from_secs(1)).unwrap();
+    assert_eq!(sent.packets, 20_000);
+    assert!(received.exactly(20_000), "{received:?}");
+    assert_eq!((received.socket_drops, received.flows.len()), (0, 8));
+    assert_eq!(udp_counters(&pair.c1), before, "the receiver's stack has seen none of them");
+    // Where no device finishes checksums, the sender's kernel does, and the receiver's looks.
+    pair.c0.without_offload().unwrap();
+    let sink = udp::Sink::listen(pair.c1.ns(), pair.c1.ipv4()).unwrap();
+    let sent = packets::send(&pair.c0, pair.c1.station(), sink.address().port(), &options).unwrap();
+    let received = sink.finish(sent.packets, Duration::from_secs(1)).unwrap();
+    assert!(received.exactly(20_000), "{received:?}");
+}
+
+/// What the UDP stack of `container` has counted.
+fn udp_counters(container: &Container) -> String {
+    let text = container.ns().run(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap().unwrap();
+    text.lines().filter(|line| line.starts_with("Udp:")).collect()
 }
 
 #[test]

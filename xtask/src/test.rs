@@ -62,7 +62,8 @@ impl Test {
             if !setup::is_root()? {
                 tests.env(RUNNER_VARIABLE, SUDO_RUNNER);
             }
-            tests.args(["test", "--package", "vxlane-tests", "--no-fail-fast"]);
+            // The workspace, as above: a package alone asks for other features, and so for another build.
+            tests.args(["test", "--workspace", "--no-fail-fast"]);
             for program in *programs {
                 tests.args(["--test", program]);
             }

@@ -5,7 +5,7 @@
 //! ```
 
 use vxlane_tests::LabError;
-use vxlane_tests::lab::{Host, Lab, LabOptions, Network, UPLINK};
+use vxlane_tests::lab::{Host, Lab, LabOptions, MacAddr, Network, UPLINK};
 use vxlane_tests::peer::{KernelOptions, KernelVtep, Segment, VxlaneOptions, VxlaneVtep};
 use vxlane_tests::process;
 
@@ -30,17 +30,28 @@ impl Bed {
         left.ns().ip(&format!("route add default via {GATEWAY}"))?;
         let running = match peer {
             Peer::Kernel => masquerade(near, &Segment::of(&lab, "a", &network, &[&left]))?,
-            Peer::Vxlane => {
-                let extra = configuration(left.port());
-                Running::Vxlane(VxlaneVtep::start(near, &[], &VxlaneOptions { extra, ..VxlaneOptions::default() })?)
+            Peer::Vxlane | Peer::VxlaneExpress => {
+                let (extra, express) = (configuration(left.port()), peer == Peer::VxlaneExpress);
+                let options = VxlaneOptions { extra, express, ..VxlaneOptions::default() };
+                Running::Vxlane(VxlaneVtep::start(near, &[], &options)?)
             }
-            Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::OvsPmd | Peer::Null | Peer::VxlaneExpress => {
+            Peer::Wire | Peer::OvsSystem | Peer::OvsAfxdp | Peer::OvsPmd | Peer::Null => {
                 return Err(LabError::Unfit { what: "a peer with a way out", text: peer.to_string() });
             }
         };
-        let bed = Self { peer, vteps: vec![running], left, right, others: Vec::new(), lab, network };
+        let target = right.station();
+        let mut bed = Self { peer, vteps: vec![running], left, right, target, others: Vec::new(), lab, network };
         bed.warm_up()?;
+        bed.target.mac = bed.router()?;
         Ok(bed)
+    }
+
+    /// The MAC address of the gateway.
+    fn router(&self) -> Result<MacAddr, LabError> {
+        let text = self.left.ns().ip(&format!("neighbour show {GATEWAY} dev eth0"))?;
+        let mut words = text.split_whitespace().skip_while(|word| *word != "lladdr").skip(1);
+        let mac = words.next().and_then(|word| word.parse().ok());
+        mac.ok_or(LabError::Unfit { what: "the gateway's MAC address is not known", text })
     }
 
     /// Ends all translation sessions, so that the ports of an earlier turn are free for this one.

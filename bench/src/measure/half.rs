@@ -1,7 +1,7 @@
 //! One direction of one VTEP alone: frames into the tunnel, and frames out of it.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,13 @@ use vxlane_tests::lab::{Host, UPLINK};
 use vxlane_tests::netns::Netns;
 use vxlane_tests::peer::VXLAN_PORT;
 use vxlane_tests::traffic::pace::{Amount, Pace};
-use vxlane_tests::traffic::pin;
 use vxlane_tests::traffic::raw::RawSender;
-use vxlane_tests::traffic::udp::{self, Sink};
+use vxlane_tests::traffic::udp;
 
 use super::{LARGEST, Turn};
 use crate::bed::VNI;
 use crate::drops;
-use crate::load::{Load, SMALLEST};
+use crate::load::{Generator, Load, SMALLEST};
 use crate::machine::Meter;
 use crate::peer::Peer;
 use crate::pktgen::{self, Flood};
@@ -55,16 +54,18 @@ impl Turn<'_> {
         let _hole = far
             .run(|| UdpSocket::bind(("0.0.0.0", VXLAN_PORT)))?
             .map_err(LabError::syscall("bind", "the VXLAN port"))?;
-        let target = (self.bed.right.ipv4(), DISCARD).into();
         let load = Load { frame, flows: 1, rate: None, time: self.plan.flood };
         self.teach()?;
         self.await_passage(far, || {
             let few = Load { rate: Some(1_000.0), time: WARM_UP, ..load };
-            udp::send(self.bed.left.ns(), target, &few.options()).map(drop)
+            self.plan.tools.send(self.bed, DISCARD, &few).map(drop)
         })?;
         let causes = drops::read(self.bed);
         let (arrived, meter, start) = (arrivals(far)?, Meter::start(self.bed.processes())?, Instant::now());
-        let sent = if self.plan.pktgen { self.pktgen(&load)? } else { self.sockets(target, &load)? };
+        let sent = match self.plan.tools.generator {
+            Generator::Pktgen => self.pktgen(&load)?,
+            Generator::Packets | Generator::Sockets => self.plan.tools.send(self.bed, DISCARD, &load)?.packets,
+        };
         let elapsed = start.elapsed().as_secs_f64();
         thread::sleep(SETTLE);
         let cpu = meter.stop()?;
@@ -86,10 +87,6 @@ impl Turn<'_> {
         sender.cycle(&frames, Pace::Rate(1_000), Amount::Packets(ENOUGH)).map(drop)
     }
 
-    fn sockets(&self, target: SocketAddr, load: &Load) -> Result<u64, LabError> {
-        on_cpu(self.plan.pins, || udp::send(self.bed.left.ns(), target, &load.options())).map(|sent| sent.packets)
-    }
-
     fn pktgen(&self, load: &Load) -> Result<u64, LabError> {
         let (left, right) = (&self.bed.left, &self.bed.right);
         let to = (right.mac(), right.ipv4());
@@ -100,12 +97,13 @@ impl Turn<'_> {
     /// From the other host's end of the underlay, as finished tunnel frames, to the container.
     fn decap(&mut self, frame: usize) -> Result<(), LabError> {
         let case = format!("decap, {}", size(frame));
-        let sink = Sink::listen_on(self.bed.left.ns(), self.bed.left.ipv4(), self.plan.pins.map(|(_, sink)| sink))?;
+        let sink = self.plan.tools.sink(&self.bed.left)?;
         let frames = self.tunnel_frames(frame, sink.address().port());
         let sender = RawSender::open(self.bed.lab.host("b").ns(), UPLINK)?;
         let causes = drops::read(self.bed);
         let meter = Meter::start(self.bed.processes())?;
-        let sent = on_cpu(self.plan.pins, || sender.cycle(&frames, Pace::Flood, Amount::Time(self.plan.flood)))?;
+        let flood = || sender.cycle(&frames, Pace::Flood, Amount::Time(self.plan.flood));
+        let sent = self.plan.tools.on_its_cpu(flood)?;
         let received = sink.finish(sent, Duration::from_millis(150))?;
         let cpu = meter.stop()?;
         if received.corrupted > 0 || received.packets == 0 {
@@ -152,20 +150,6 @@ impl Turn<'_> {
         let text = format!("{}\n{}", self.peer(), self.bed.diagnosis());
         Err(LabError::Unfit { what: "nothing comes out of the tunnel", text })
     }
-}
-
-/// Runs a generator, on its processor if it has one.
-fn on_cpu<T: Send>(
-    pins: Option<(usize, usize)>,
-    generator: impl FnOnce() -> Result<T, LabError> + Send,
-) -> Result<T, LabError> {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            pins.map_or(Ok(()), |(cpu, _)| pin::to_cpu(cpu))?;
-            generator()
-        });
-        thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
-    })
 }
 
 /// Frames that the uplink of the namespace has received.

@@ -22,7 +22,7 @@ use vxlane_tests::LabError;
 
 use crate::bed::Bed;
 use crate::drops;
-use crate::load::{self, Load, Trial};
+use crate::load::{self, Load, Tools, Trial};
 use crate::peer::Peer;
 use crate::results::{Drops, Metric, Results, Sample, Section};
 use crate::search::Search;
@@ -50,10 +50,8 @@ pub struct Plan {
     pub search: Search,
     /// Frame length in bytes without FCS, and number of flows, of the searches.
     pub cells: Vec<(usize, u32)>,
-    /// Processors for generator and sink.
-    pub pins: Option<(usize, usize)>,
-    /// Whether the kernel's pktgen offers the load into tunnels on half paths.
-    pub pktgen: bool,
+    /// What offers the load, and takes it.
+    pub tools: Tools,
 }
 
 impl Plan {
@@ -71,8 +69,7 @@ impl Plan {
             exchange: Duration::from_secs(2),
             search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.065 },
             cells: sizes.iter().flat_map(|&size| FLOWS.map(|flows| (size, flows))).collect(),
-            pins: None,
-            pktgen: false,
+            tools: Tools::default(),
         }
     }
 
@@ -90,8 +87,7 @@ impl Plan {
             exchange: Duration::from_millis(700),
             search: Search { tolerated_loss: TOLERATED_LOSS, resolution: 1.1 },
             cells: vec![(load::SMALLEST, one), (load::SMALLEST, many), (LARGEST, one)],
-            pins: None,
-            pktgen: false,
+            tools: Tools::default(),
         }
     }
 
@@ -189,7 +185,7 @@ impl Turn<'_> {
     }
 
     fn offer(&self, load: &Load) -> Result<Trial, LabError> {
-        load::offer(self.bed, load, self.plan.pins)
+        load::offer(self.bed, load, self.plan.tools)
     }
 
     /// Floods, and notes what was lost where.

@@ -14,7 +14,7 @@ impl Turn<'_> {
         let ask = || rr::exchange(&self.bed.left, &self.bed.right, &options);
         if loaded {
             let rate = BACKGROUND.min(self.lowest_load());
-            let beside = load::under(self.bed, rate, ask)?;
+            let beside = load::under(self.bed, rate, self.plan.tools, ask)?;
             self.record_times(&format!("beside {:.0} kpps", rate / 1e3), &beside);
         } else {
             let alone = ask()?;

@@ -1,4 +1,4 @@
-//! A UDP generator that numbers every packet, and a sink that accounts for every one.
+//! A UDP generator that numbers every packet, for a [`Sink`] that accounts for every one.
 //!
 //! A payload is a mark, the flow's number, the packet's number within the flow, and a fill that
 //! follows from the two numbers; the sink checks all of it.
@@ -9,20 +9,17 @@
 )]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use super::batch::{self, Batch, SLOTS};
 use super::pace::{Amount, Pace, Pacer};
-use super::pin;
+pub use super::sink::{Received, Sink};
 use crate::LabError;
 use crate::lab::Container;
 use crate::netns::Netns;
-use crate::process::await_value;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -63,41 +60,6 @@ impl Sent {
     }
 }
 
-/// What a sink has received.
-#[derive(Clone, Debug, Default)]
-pub struct Received {
-    /// Packets, of any kind.
-    pub packets: u64,
-    /// Payload bytes of sound packets.
-    pub bytes: u64,
-    /// Packets that came for the first time.
-    pub distinct: u64,
-    /// Packets that had come before.
-    pub duplicates: u64,
-    /// Packets that came after one of the same flow with a higher number.
-    pub reordered: u64,
-    /// Packets that are not what a generator sent.
-    pub corrupted: u64,
-    /// Packets that reached the sink's socket and found its buffer full.
-    pub socket_drops: u64,
-    /// Distinct packets by flow number.
-    pub flows: Vec<u64>,
-    /// From the first to the last arrival.
-    pub elapsed: Duration,
-}
-
-impl Received {
-    /// Delivered packets per second: distinct packets over the time between first and last.
-    pub fn pps(&self) -> f64 {
-        rate(self.distinct, self.elapsed)
-    }
-
-    /// Whether exactly `count` packets came, each once and sound.
-    pub fn exactly(&self, count: u64) -> bool {
-        self.packets == count && self.distinct == count && self.corrupted == 0
-    }
-}
-
 /// Sends from `from` to a sink in `to` and returns both ends' accounts.
 ///
 /// # Errors
@@ -114,28 +76,47 @@ pub fn exchange(from: &Container, to: &Container, options: &UdpOptions) -> Resul
 /// # Errors
 /// [`LabError::Unfit`] for options that cannot be met, [`LabError::Syscall`] when a socket fails.
 pub fn send(ns: &Netns, target: SocketAddr, options: &UdpOptions) -> Result<Sent, LabError> {
-    if !(HEADER..=LARGEST).contains(&options.payload) || !(1..=MOST_FLOWS).contains(&options.flows) {
-        return Err(LabError::Unfit { what: "payload or number of flows out of range", text: format!("{options:?}") });
-    }
+    check(options)?;
     let sockets =
         ns.run(|| open_flows(target, options.flows))?.map_err(LabError::syscall("connect", target.to_string()))?;
-    let mut sequences = vec![0u64; sockets.len()];
-    let mut batch = Batch::new(options.payload);
+    let heads = vec![[]; sockets.len()];
+    let send = |batch: &mut Batch, flow: usize, count| send_batch(batch, &sockets[flow], count);
+    generate(&heads, options, send).map_err(LabError::syscall("sendmmsg", target.to_string()))
+}
+
+/// Whether a generator can do what `options` ask for.
+pub(super) fn check(options: &UdpOptions) -> Result<(), LabError> {
+    if (HEADER..=LARGEST).contains(&options.payload) && (1..=MOST_FLOWS).contains(&options.flows) {
+        return Ok(());
+    }
+    Err(LabError::Unfit { what: "payload or number of flows out of range", text: format!("{options:?}") })
+}
+
+/// Has `send` send the packets that `options` ask for, each behind the head of its flow: the first
+/// so many messages of a batch, all of one flow. It says how many went and how often one was refused.
+pub(super) fn generate<const HEAD: usize>(
+    heads: &[[u8; HEAD]],
+    options: &UdpOptions,
+    mut send: impl FnMut(&mut Batch, usize, usize) -> io::Result<(u64, u64)>,
+) -> io::Result<Sent> {
+    let mut sequences = vec![0u64; heads.len()];
+    let mut batch = Batch::new(HEAD + options.payload);
     let most = options.batch.clamp(1, SLOTS) as u64;
     let mut pacer = Pacer::start(options.pace, options.amount);
     let mut sent = Sent { packets: 0, refusals: 0, elapsed: Duration::ZERO };
     // Flows take turns, one batch each.
-    for flow in (0..sockets.len()).cycle() {
+    for flow in (0..heads.len()).cycle() {
         let granted = pacer.grant(most);
         if granted == 0 {
             break;
         }
         let sequence = &mut sequences[flow];
         for index in 0..granted {
-            write_payload(batch.fill(index as usize, options.payload), flow as u32, *sequence + index);
+            let (head, payload) = batch.fill(index as usize, HEAD + options.payload).split_at_mut(HEAD);
+            head.copy_from_slice(&heads[flow]);
+            write_payload(payload, flow as u32, *sequence + index);
         }
-        let (done, refusals) = send_batch(&mut batch, &sockets[flow], granted as usize)
-            .map_err(LabError::syscall("sendmmsg", target.to_string()))?;
+        let (done, refusals) = send(&mut batch, flow, granted as usize)?;
         pacer.give_back(granted - done);
         *sequence += done;
         sent.packets += done;
@@ -143,170 +124,6 @@ pub fn send(ns: &Netns, target: SocketAddr, options: &UdpOptions) -> Result<Sent
     }
     sent.elapsed = pacer.elapsed();
     Ok(sent)
-}
-
-/// A socket that accounts for every packet that a generator sends to it.
-#[derive(Debug)]
-pub struct Sink {
-    address: SocketAddr,
-    packets: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    account: mpsc::Receiver<Received>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Sink {
-    /// Listens on some port of `address` inside `ns`.
-    ///
-    /// # Errors
-    /// [`LabError::Syscall`] when the socket cannot be made.
-    pub fn listen(ns: &Netns, address: impl Into<IpAddr>) -> Result<Self, LabError> {
-        Self::listen_on(ns, address, None)
-    }
-
-    /// As [`listen`](Self::listen), with the receiving thread on one CPU only.
-    ///
-    /// # Errors
-    /// [`LabError::Syscall`] when the socket cannot be made. A CPU that does not exist is passed
-    /// over: the thread then runs anywhere.
-    pub fn listen_on(ns: &Netns, address: impl Into<IpAddr>, cpu: Option<usize>) -> Result<Self, LabError> {
-        let wanted = SocketAddr::new(address.into(), 0);
-        let socket = ns.run(|| UdpSocket::bind(wanted))?.map_err(LabError::syscall("bind", wanted.to_string()))?;
-        let address = socket
-            .local_addr()
-            .and_then(|address| batch::prepare_receiver(socket.as_fd()).map(|()| address))
-            .map_err(LabError::syscall("setsockopt", wanted.to_string()))?;
-        let packets = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (result, account) = mpsc::channel();
-        let thread = {
-            let (packets, stop) = (Arc::clone(&packets), Arc::clone(&stop));
-            thread::spawn(move || {
-                // A sink on the wrong CPU still counts right.
-                let _ = cpu.map(pin::to_cpu);
-                // Nobody waits for the account of a sink that was dropped.
-                drop(result.send(receive_all(&socket, &packets, &stop)));
-            })
-        };
-        Ok(Self { address, packets, stop, account, thread: Some(thread) })
-    }
-
-    /// Where to send to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Packets received so far.
-    pub fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
-    }
-
-    /// Waits for `expected` packets or until none has come for `patience`, then a moment for
-    /// any beyond them, and returns the account.
-    ///
-    /// # Errors
-    /// [`LabError::Timeout`] when the sink's thread does not answer.
-    pub fn finish(mut self, expected: u64, patience: Duration) -> Result<Received, LabError> {
-        let (mut last, mut since) = (self.packets(), Instant::now());
-        loop {
-            thread::sleep(Duration::from_millis(2));
-            let now = self.packets();
-            if now != last {
-                (last, since) = (now, Instant::now());
-            }
-            let quiet = if now < expected { patience } else { SETTLE };
-            if since.elapsed() >= quiet {
-                break;
-            }
-        }
-        self.stop.store(true, Ordering::Relaxed);
-        let account = await_value(
-            "account of the sink",
-            PATIENCE,
-            || self.account.try_recv().ok(),
-            || "its thread is gone".to_owned(),
-        )?;
-        self.thread.take().map(JoinHandle::join);
-        Ok(account)
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// What a sink knows of one flow.
-#[derive(Default)]
-struct Flow {
-    next: u64,
-    seen: Vec<u64>,
-    distinct: u64,
-}
-
-impl Flow {
-    /// Marks `sequence` as received and says whether it is new.
-    fn mark(&mut self, sequence: u64) -> bool {
-        let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
-        if word >= self.seen.len() {
-            self.seen.resize(word + 1, 0);
-        }
-        let new = self.seen[word] & bit == 0;
-        self.seen[word] |= bit;
-        self.distinct += u64::from(new);
-        new
-    }
-}
-
-fn receive_all(socket: &UdpSocket, packets: &AtomicU64, stop: &AtomicBool) -> Received {
-    let mut account = Received::default();
-    let mut flows: Vec<Flow> = Vec::new();
-    let mut batch = Batch::new(LARGEST);
-    let mut times: Option<(Instant, Instant)> = None;
-    while !stop.load(Ordering::Relaxed) {
-        let count = match batch.receive(socket.as_fd()) {
-            Ok(count) => count,
-            Err(error) if batch::nothing_came(&error) => continue,
-            Err(_) => break,
-        };
-        let now = Instant::now();
-        times = Some((times.map_or(now, |(first, _)| first), now));
-        for index in 0..count {
-            take(&mut account, &mut flows, batch.message(index));
-        }
-        packets.fetch_add(count as u64, Ordering::Relaxed);
-    }
-    account.socket_drops = batch::drops(socket.as_fd()).unwrap_or(0).into();
-    account.flows = flows.iter().map(|flow| flow.distinct).collect();
-    account.elapsed = times.map_or(Duration::ZERO, |(first, last)| last - first);
-    account
-}
-
-/// Enters one payload into the account.
-fn take(account: &mut Received, flows: &mut Vec<Flow>, payload: &[u8]) {
-    account.packets += 1;
-    let Some((number, sequence)) = read_payload(payload) else {
-        account.corrupted += 1;
-        return;
-    };
-    let number = number as usize;
-    if number >= flows.len() {
-        flows.resize_with(number + 1, Flow::default);
-    }
-    let flow = &mut flows[number];
-    account.bytes += payload.len() as u64;
-    if !flow.mark(sequence) {
-        account.duplicates += 1;
-        return;
-    }
-    account.distinct += 1;
-    if sequence < flow.next {
-        account.reordered += 1;
-    } else {
-        flow.next = sequence + 1;
-    }
 }
 
 /// The payload that a generator would send as packet number `sequence` of flow number `flow`, in
@@ -318,7 +135,7 @@ pub fn payload(flow: u32, sequence: u64, length: usize) -> Vec<u8> {
 }
 
 /// Fills `payload` for packet number `sequence` of flow number `flow`.
-fn write_payload(payload: &mut [u8], flow: u32, sequence: u64) {
+pub(super) fn write_payload(payload: &mut [u8], flow: u32, sequence: u64) {
     let (header, body) = payload.split_at_mut(HEADER);
     header[..4].copy_from_slice(&MARK);
     header[4..8].copy_from_slice(&flow.to_be_bytes());
@@ -329,7 +146,7 @@ fn write_payload(payload: &mut [u8], flow: u32, sequence: u64) {
 }
 
 /// The flow and the number of a payload that is as [`write_payload`] made it.
-fn read_payload(payload: &[u8]) -> Option<(u32, u64)> {
+pub(super) fn read_payload(payload: &[u8]) -> Option<(u32, u64)> {
     let (header, body) = payload.split_at_checked(HEADER)?;
     let flow = u32::from_be_bytes(header[4..8].try_into().ok()?);
     let sequence = u64::from_be_bytes(header[8..].try_into().ok()?);
@@ -384,7 +201,7 @@ fn open_flows(target: SocketAddr, flows: u32) -> io::Result<Vec<UdpSocket>> {
     (0..flows).map(open).collect()
 }
 
-fn rate(packets: u64, elapsed: Duration) -> f64 {
+pub(super) fn rate(packets: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() {
         return 0.0;
     }
@@ -410,8 +227,5 @@ const TRANSIENT: [i32; 5] = [libc::ECONNREFUSED, libc::ENOBUFS, libc::EAGAIN, li
 /// Refusals in one batch after which the generator looks at its clock again.
 const MOST_REFUSALS: u64 = 1_000;
 
-/// How long a sink waits for packets that are still under way.
+/// How long packets of an [`exchange`] may be under way.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long nothing more may arrive before an account is closed.
-const SETTLE: Duration = Duration::from_millis(60);
