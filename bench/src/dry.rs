@@ -10,7 +10,7 @@ use std::{
 };
 
 use vxlane_dataplane::{
-    bridge::Origin,
+    bridge::{CACHED_STATIONS, Origin},
     clock::Instant,
     handover::Mailbox,
     ids::{NetworkId, PortId, QueueId, VtepId, WorkerId},
@@ -234,6 +234,8 @@ pub struct DryHarness {
     transmit: DryTransmit,
     /// How much longer a frame is when it leaves.
     growth: isize,
+    /// With many stations a worker looks at every frame twice.
+    looks_ahead: bool,
 }
 
 impl DryHarness {
@@ -247,13 +249,18 @@ impl DryHarness {
             Path::Decap6 => -overhead_v6,
             Path::Local | Path::Flood => 0,
         };
-        Self { receive: receive(plan, frames(plan), true), transmit: transmit(), growth }
+        let looks_ahead = plan.stations > CACHED_STATIONS;
+        Self { receive: receive(plan, frames(plan), true), transmit: transmit(), growth, looks_ahead }
     }
 
     /// What a burst asks of the ports.
     #[inline(never)]
     pub fn burst_of_packets(&mut self) {
-        for index in 0..self.receive.take() {
+        let count = self.receive.take();
+        if self.looks_ahead {
+            (0..count).for_each(|index| _ = std::hint::black_box(self.receive.frame(index).len()));
+        }
+        for index in 0..count {
             let length = self.receive.frame(index).len().saturating_add_signed(self.growth);
             std::hint::black_box(self.transmit.lend(length).is_ok());
         }

@@ -117,6 +117,12 @@ impl<T: Transmit> Exits<T> {
         }
     }
 
+    /// The same, out of the way of [`take_way`](Self::take_way).
+    #[inline(never)]
+    pub(crate) fn take_rare_way(&mut self, tables: &Tables, way: &Way, frame: &[u8]) {
+        self.take_way(tables, way, frame);
+    }
+
     /// Carries out one decision about `frame`, which came in at `from`.
     #[inline]
     pub(crate) fn carry_out(&mut self, tables: &Tables, from: PortId, decision: &Decision, frame: &[u8]) {

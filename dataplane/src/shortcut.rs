@@ -11,10 +11,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    bridge::{Bridge, Origin, Realm, Sight},
+    bridge::{Bridge, Foresight, Origin, Realm, Sight},
     clock::Instant,
     ids::{PortId, VtepId},
     local::guard,
+    port::Receive,
     tables::{Network, Role, Tables},
     vtep::{Decapped, Flow, OVERHEAD, OVERHEAD_V6, decap, entropy},
     wire::{EtherType, Ethernet, Layers, MacAddr, Vni},
@@ -54,6 +55,7 @@ pub(crate) struct Uplink<'a> {
     now: Instant,
     last_v4: Tunnel<Ipv4Addr>,
     last_v6: Tunnel<Ipv6Addr>,
+    /// The number of a VNI, and what it is in the MAC table.
     foreseen: (u32, Realm),
 }
 
@@ -117,11 +119,17 @@ impl<'a> Entrance<'a> {
 
 /// An entrance that frames are taken through.
 pub(crate) trait Shortcut {
-    /// Has what the MAC table knows of the destination of `frame` fetched. A wrong guess does no harm.
-    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]);
+    /// Has what the MAC table knows of destinations fetched, for the first `count` frames of a
+    /// burst. A wrong guess does no harm.
+    fn foresee(&mut self, foresight: Foresight<'_>, receive: &mut impl Receive, count: usize);
 
     /// The way of `frame`, if it may take the short one.
     fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way>;
+
+    /// The same for frames that are rarer, after [`way`](Self::way) knew of none.
+    fn rare_way(&mut self, _: &mut Bridge, _: &mut [u8]) -> Option<Way> {
+        None
+    }
 }
 
 /// Where there is no short way.
@@ -129,7 +137,7 @@ pub(crate) trait Shortcut {
 pub(crate) struct Elsewhere;
 
 impl Shortcut for Elsewhere {
-    fn foresee(&mut self, _: &Bridge, _: &[u8]) {}
+    fn foresee(&mut self, _: Foresight<'_>, _: &mut impl Receive, _: usize) {}
 
     #[inline(always)]
     fn way(&mut self, _: &mut Bridge, _: &mut [u8]) -> Option<Way> {
@@ -138,10 +146,13 @@ impl Shortcut for Elsewhere {
 }
 
 impl Shortcut for Endpoint<'_> {
-    #[inline(always)]
-    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
-        if let Some([destination, _]) = Ethernet::addresses(frame) {
-            bridge.prepare(self.sight.realm, destination);
+    #[inline(never)]
+    fn foresee(&mut self, foresight: Foresight<'_>, receive: &mut impl Receive, count: usize) {
+        let foresight = foresight.of(self.sight.realm);
+        for index in 0..count {
+            if let Some([destination, _]) = Ethernet::addresses(receive.frame(index)) {
+                foresight.prefetch(destination);
+            }
         }
     }
 
@@ -175,28 +186,34 @@ impl Shortcut for Endpoint<'_> {
 }
 
 impl Shortcut for Uplink<'_> {
-    #[inline(always)]
-    fn foresee(&mut self, bridge: &Bridge, frame: &[u8]) {
-        let guess = if is_v6(frame) { decap::guess::<OVERHEAD_V6>(frame) } else { decap::guess::<OVERHEAD>(frame) };
-        let Some((vni, destination)) = guess else { return };
-        if self.foreseen.0 != vni.get() {
-            let Some(id) = self.tables.network_of(vni) else { return };
-            self.foreseen = (vni.get(), Realm::of(id));
+    #[inline(never)]
+    fn foresee(&mut self, foresight: Foresight<'_>, receive: &mut impl Receive, count: usize) {
+        // Most bursts are of one family.
+        if count > 0 && is_v6(receive.frame(0)) {
+            self.foresee_behind::<OVERHEAD_V6>(foresight, receive, count);
+        } else {
+            self.foresee_behind::<OVERHEAD>(foresight, receive, count);
         }
-        bridge.prepare(self.foreseen.1, destination);
     }
 
     #[inline(always)]
     fn way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
-        let Self { tables, now, last_v4, last_v6, .. } = self;
-        let Some(outer) = decap::plain_v4(frame, tables.local()) else {
-            return way_v6(last_v6, tables, *now, bridge, frame);
-        };
+        let Self { tables, now, last_v4, .. } = self;
+        let outer = decap::plain_v4(frame, tables.local())?;
         // Over IPv4 a checksum is rare: the whole way looks at it.
         if outer.checked.is_some() {
             return None;
         }
         let tunnel = find_tunnel(last_v4, tables, *now, &outer)?;
+        way_out_of(tunnel, &outer, bridge, frame)
+    }
+
+    /// The way of what is over IPv6.
+    #[inline(never)]
+    fn rare_way(&mut self, bridge: &mut Bridge, frame: &mut [u8]) -> Option<Way> {
+        let Self { tables, now, last_v6, .. } = self;
+        let outer = decap::plain_v6(frame, tables.local())?;
+        let tunnel = find_tunnel(last_v6, tables, *now, &outer)?;
         way_out_of(tunnel, &outer, bridge, frame)
     }
 }
@@ -206,20 +223,28 @@ impl<'a> Uplink<'a> {
         let (last_v4, last_v6) = (Tunnel::none(Ipv4Addr::UNSPECIFIED), Tunnel::none(Ipv6Addr::UNSPECIFIED));
         Self { tables, now, last_v4, last_v6, foreseen: (NONE, Realm::default()) }
     }
-}
 
-/// The way of what is over IPv6, out of the way of IPv4.
-#[inline(never)]
-fn way_v6(
-    last: &mut Tunnel<Ipv6Addr>,
-    tables: &Tables,
-    now: Instant,
-    bridge: &mut Bridge,
-    frame: &mut [u8],
-) -> Option<Way> {
-    let outer = decap::plain_v6(frame, tables.local())?;
-    let tunnel = find_tunnel(last, tables, now, &outer)?;
-    way_out_of(tunnel, &outer, bridge, frame)
+    /// [Foresees](Shortcut::foresee) frames with so many bytes of outer headers.
+    #[inline(always)]
+    fn foresee_behind<const HEADERS: usize>(
+        &mut self,
+        foresight: Foresight<'_>,
+        receive: &mut impl Receive,
+        count: usize,
+    ) {
+        let (mut last, mut realm) = self.foreseen;
+        let mut of_last = foresight.of(realm);
+        for index in 0..count {
+            let Some((vni, destination)) = decap::guess::<HEADERS>(receive.frame(index)) else { continue };
+            if last != vni.get() {
+                let Some(id) = self.tables.network_of(vni) else { continue };
+                (last, realm) = (vni.get(), Realm::of(id));
+                of_last = foresight.of(realm);
+            }
+            of_last.prefetch(destination);
+        }
+        self.foreseen = (last, realm);
+    }
 }
 
 /// The tunnel that `outer` is of, if it is not the `last` one looked up.
@@ -253,7 +278,8 @@ fn way_out_of<A: Copy + Into<IpAddr>>(
     let layers = Layers::walk_plain(overlay)?;
     let [destination, source] = Ethernet::addresses(overlay)?;
     // RFC 6040: the inner mark stays as it is.
-    if layers.ecn.decap(outer.ecn) != Some(layers.ecn) || !bridge.is_steady(sight, source, Origin::Vtep(peer)) {
+    let is_kept = outer.ecn == layers.ecn || layers.ecn.decap(outer.ecn) == Some(layers.ecn);
+    if !is_kept || !bridge.is_steady(sight, source, Origin::Vtep(peer)) {
         return None;
     }
     let exit = match find(bridge, sight, destination)? {

@@ -134,8 +134,8 @@ impl<R: Receive, T: Transmit> Burst<'_, R, T> {
     #[inline(never)]
     fn take(self, mut entrance: impl Shortcut) -> u64 {
         let Self { pipeline, exits, receive, tables, port, now, count } = self;
-        if pipeline.bridge.outgrows_cache() {
-            (0..count).for_each(|index| entrance.foresee(&pipeline.bridge, receive.frame(index)));
+        if let Some(foresight) = pipeline.bridge.foresight() {
+            entrance.foresee(foresight, receive, count);
         }
         if let Some(lookout) = pipeline.router.lookout(tables, port) {
             pipeline.router.look_ahead::<Ipv4Addr>(count, |index| lookout.glimpse(receive.frame(index)));
@@ -147,10 +147,13 @@ impl<R: Receive, T: Transmit> Burst<'_, R, T> {
             bytes += frame.len() as u64;
             match entrance.way(&mut pipeline.bridge, frame) {
                 Some(way) => exits.take_way(tables, &way, frame),
-                None => {
-                    let decision = pipeline.process(tables, now, port, frame);
-                    exits.carry_out(tables, port, &decision, frame);
-                }
+                None => match entrance.rare_way(&mut pipeline.bridge, frame) {
+                    Some(way) => exits.take_rare_way(tables, &way, frame),
+                    None => {
+                        let decision = pipeline.process(tables, now, port, frame);
+                        exits.carry_out(tables, port, &decision, frame);
+                    }
+                },
             }
         }
         bytes

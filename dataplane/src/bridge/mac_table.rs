@@ -73,7 +73,15 @@ pub struct MacTable {
     /// Where the next [`sweep`](Self::sweep) starts.
     hand: usize,
     /// Who was heard last: most frames come in trains of one sender.
-    last: Slot,
+    last: Steady,
+}
+
+/// A station that was found to be where it was, and until when nothing need be written of that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Steady {
+    key: u64,
+    place: u32,
+    until: u32,
 }
 
 const WAYS: usize = 4;
@@ -147,7 +155,7 @@ impl MacTable {
             capacity,
             counts: vec![0; usize::from(u16::MAX) + 1],
             hand: 0,
-            last: Slot::default(),
+            last: Steady::default(),
         }
     }
 
@@ -178,19 +186,24 @@ impl MacTable {
     #[inline(always)]
     pub(super) fn is_steady(&mut self, station: Packed, origin: Origin, now: Ticks, confirm_after: Ticks) -> bool {
         let key = station.0;
-        let is_there = |slot: &Slot| slot.place & !Slot::PINNED == Slot::place_of(origin);
-        let steady = |slot: &Slot| is_there(slot) && now.since(Ticks(slot.seen)) <= confirm_after;
-        if self.last.key == key && steady(&self.last) {
+        let place = Slot::place_of(origin);
+        let Steady { key: last, place: its_place, until } = self.last;
+        if last == key && its_place == place && now.0 <= until {
             return true;
         }
-        let Some(slot) = self.find(key).copied().filter(steady) else { return false };
-        self.last = slot;
+        let Some(slot) = self.find(key).filter(|slot| slot.place & !Slot::PINNED == place) else { return false };
+        let until = slot.seen.saturating_add(confirm_after.0);
+        if now.0 > until {
+            return false;
+        }
+        // Whatever changes this station, or for how long it is known, makes this void.
+        self.last = Steady { key, place, until };
         true
     }
 
     #[inline(never)]
     fn change(&mut self, key: u64, origin: Origin, now: Ticks, confirm_after: Ticks, limit: u32) -> Learned {
-        self.last = Slot::default();
+        self.last = Steady::default();
         let places = self.places(key);
         let known = places.map(|bucket| self.buckets[bucket].0.iter().position(|slot| slot.key == key));
         let Some((bucket, way)) = places.into_iter().zip(known).find_map(|(bucket, way)| Some((bucket, way?))) else {
@@ -233,7 +246,7 @@ impl MacTable {
     /// Has `key`, if it is known, be at `origin`.
     pub fn put_back(&mut self, key: Key, origin: Origin, now: Ticks) {
         let key = pack(key).0;
-        self.last = Slot::default();
+        self.last = Steady::default();
         if let Some((bucket, way)) = self.way(self.places(key), |slot| slot.key == key) {
             self.buckets[bucket].0[way] = Slot::new(key, origin, now);
         }
@@ -245,7 +258,7 @@ impl MacTable {
     pub fn pin(&mut self, key: Key, origin: Origin) -> bool {
         let key = pack(key).0;
         let places = self.places(key);
-        self.last = Slot::default();
+        self.last = Steady::default();
         let place = self
             .way(places, |slot| slot.key == key)
             .or_else(|| self.way(places, |slot| slot.key == 0))
@@ -288,7 +301,7 @@ impl MacTable {
     }
 
     fn clear_where(&mut self, bucket: usize, unwanted: &mut impl FnMut(NetworkId, MacAddr, &Entry) -> bool) {
-        self.last = Slot::default();
+        self.last = Steady::default();
         for way in 0..WAYS {
             let slot = self.buckets[bucket].0[way];
             let (id, mac) = slot.station();
@@ -301,11 +314,10 @@ impl MacTable {
         }
     }
 
-    /// Starts to bring near what a lookup of this station reads first, which is all it reads of most.
+    /// What it takes to look ahead of lookups.
     #[inline(always)]
-    pub(super) fn prefetch(&self, station: Packed) {
-        let [first, _] = self.places(station.0);
-        memory::prefetch(&self.buckets[first]);
+    pub(super) fn foresight(&self) -> Foresight<'_> {
+        Foresight { buckets: &self.buckets, seed: self.seed }
     }
 
     /// Up to `most` stations from place `from` on, and where to go on; whole buckets only.
@@ -342,8 +354,7 @@ impl MacTable {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
     fn places(&self, key: u64) -> [usize; 2] {
-        let product = u128::from(key ^ self.seed[0]) * u128::from(self.seed[1]);
-        let hash = product as u64 ^ (product >> 64) as u64;
+        let hash = hash(self.seed, key);
         let mask = self.buckets.len() - 1;
         [hash as usize & mask, (hash >> 32) as usize & mask]
     }
@@ -359,6 +370,40 @@ impl MacTable {
         }
         None
     }
+}
+
+/// Looks ahead of the lookups of a burst: what that takes of a table, small enough for registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foresight<'a> {
+    buckets: &'a [Bucket],
+    seed: [u64; 2],
+}
+
+impl Foresight<'_> {
+    /// The same for stations of one network only.
+    #[inline(always)]
+    pub(crate) fn of(self, realm: Realm) -> Self {
+        let [first, second] = self.seed;
+        Self { seed: [first ^ realm.0, second], ..self }
+    }
+
+    /// Starts to bring near what a lookup of this station, of the network that this is [of](Self::of),
+    /// reads first, which is all it reads of most.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "hash bits, any of them")]
+    pub(crate) fn prefetch(self, mac: MacAddr) {
+        let first = hash(self.seed, Realm::default().pack(mac).0) as usize & self.buckets.len().wrapping_sub(1);
+        if let Some(bucket) = self.buckets.get(first) {
+            memory::prefetch(bucket);
+        }
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+fn hash(seed: [u64; 2], key: u64) -> u64 {
+    let product = u128::from(key ^ seed[0]) * u128::from(seed[1]);
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// A station: the MAC address in the upper 48 bits, with its group bit turned over, and the network in the

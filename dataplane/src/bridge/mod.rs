@@ -8,7 +8,7 @@ pub use mac_table::{Entry, Learned, MacTable, Origin};
 
 use std::time::Duration;
 
-pub(crate) use mac_table::Realm;
+pub(crate) use mac_table::{Foresight, Realm};
 use moves::Moves;
 
 use crate::{
@@ -59,12 +59,6 @@ impl Bridge {
     #[inline(always)]
     pub(crate) fn is_steady(&mut self, sight: Sight, mac: MacAddr, origin: Origin) -> bool {
         self.table.is_steady(sight.realm.pack(mac), origin, sight.now, sight.confirm_after)
-    }
-
-    /// Whether there are so many stations that fetching one ahead pays.
-    #[inline]
-    pub fn outgrows_cache(&self) -> bool {
-        self.table.len() > CACHED_STATIONS
     }
 
     /// Where `mac` is, unless it has been silent for longer than the ageing time.
@@ -125,10 +119,10 @@ impl Bridge {
         self.table.retain(|id, _, entry| entry.pinned || only.is_some_and(|only| only != id));
     }
 
-    /// Starts fetching where `mac` would be, for a lookup soon.
-    #[inline(always)]
-    pub(crate) fn prepare(&self, realm: Realm, mac: MacAddr) {
-        self.table.prefetch(realm.pack(mac));
+    /// What fetches ahead of lookups; none if there are so few stations that it does not pay.
+    #[inline]
+    pub(crate) fn foresight(&self) -> Option<Foresight<'_>> {
+        (self.table.len() > CACHED_STATIONS).then(|| self.table.foresight())
     }
 
     /// Up to `most` stations from place `from` on, and the place to go on from.
@@ -152,8 +146,9 @@ impl Bridge {
     }
 }
 
-/// Stations, at 32 bytes each, that a second-level cache of today may hold beside all else.
-const CACHED_STATIONS: usize = 8192;
+/// Stations, at 32 bytes each, that a second-level cache of today may hold beside all else: with
+/// more of them a burst is looked at twice, first to fetch what the second look will read.
+pub const CACHED_STATIONS: usize = 8192;
 
 /// One network at one time, as the table knows it: worked out once for many packets.
 #[derive(Clone, Copy, Debug, Default)]

@@ -171,7 +171,7 @@ fn way(tables: &Tables, plan: &Plan, frame: &mut [u8]) -> Option<Way> {
     let bridge = &mut pipeline(tables).bridge;
     match Entrance::of(tables, bridge, plan.port(), NOW) {
         Entrance::Endpoint(mut endpoint) => endpoint.way(bridge, frame),
-        Entrance::Uplink(mut uplink) => uplink.way(bridge, frame),
+        Entrance::Uplink(mut uplink) => uplink.way(bridge, frame).or_else(|| uplink.rare_way(bridge, frame)),
         Entrance::Elsewhere => Elsewhere.way(bridge, frame),
     }
 }

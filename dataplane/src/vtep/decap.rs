@@ -45,10 +45,9 @@ pub fn decap(frame: &[u8], local: LocalVtep) -> Result<Decapped, DropReason> {
 /// frame, if it is in order: nothing is checked but that they are there.
 #[inline(always)]
 pub(crate) fn guess<const HEADERS: usize>(frame: &[u8]) -> Option<(Vni, MacAddr)> {
-    let (headers, overlay) = frame.split_first_chunk::<HEADERS>()?;
-    let vni = u32::from_be_bytes(*headers.last_chunk()?) >> 8;
+    let (vni, overlay) = frame.get(HEADERS - 4..HEADERS + 8)?.split_first_chunk()?;
     let mac = u64::from_be_bytes(*overlay.first_chunk()?) >> 16;
-    Some((Vni::new(vni).ok()?, MacAddr::from_u64(mac)))
+    Some((Vni::new(u32::from_be_bytes(*vni) >> 8).ok()?, MacAddr::from_u64(mac)))
 }
 
 #[inline(never)]
