@@ -110,7 +110,9 @@ impl Toolchain {
     /// Compiles, links and strips one program; returns where the object is.
     fn build(&self, program: &str, source: &Path) -> Result<PathBuf> {
         let out = repo::target_dir().join("ebpf");
-        let flags = [vec!["-Clink-arg=--btf".into()], self.remaps()?].concat();
+        // Small arrays are set and copied in place, by words: a call to `memset` goes byte by byte.
+        let link = ["-Clink-arg=--btf", "-Clink-arg=--disable-expand-memcpy-in-order"].map(OsString::from);
+        let flags = [link.to_vec(), self.remaps()?].concat();
         let mut cargo = repo::cargo();
         // What somebody has set for builds of his own machine would change the object.
         env::vars_os().map(|(name, _)| name).filter(|name| is_of_profile(name)).for_each(|name| {
