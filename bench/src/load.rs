@@ -182,12 +182,7 @@ pub fn offer(bed: &Bed, load: &Load, tools: Tools) -> Result<Trial, LabError> {
 ///
 /// # Errors
 /// [`LabError`] when the generator or `work` fails.
-pub fn under<T>(
-    bed: &Bed,
-    rate: f64,
-    tools: Tools,
-    work: impl FnOnce() -> Result<T, LabError>,
-) -> Result<T, LabError> {
+pub fn under<T>(bed: &Bed, rate: f64, tools: Tools, work: impl FnOnce() -> Result<T, LabError>) -> Result<T, LabError> {
     let sink = tools.sink(&bed.right)?;
     let (port, stop) = (sink.address().port(), AtomicBool::new(false));
     thread::scope(|scope| {

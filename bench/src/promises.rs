@@ -129,7 +129,11 @@ fn of_express(results: &Results) -> Vec<Promise> {
         beside("TCP, 1 stream", Bound::AtLeast(1.2), row(Section::Tcp, "1 stream", Metric::Throughput)),
         beside("TCP, 4 streams", Bound::AtLeast(1.35), row(Section::Tcp, "4 streams", Metric::Throughput)),
         beside("request and response, p50", Bound::AtMost(0.7), row(Section::Rr, measure::ALONE, Metric::P50)),
-        beside("TCP through masquerade, 1 stream", Bound::AtLeast(1.0), row(Section::Nat, "1 stream", Metric::Throughput)),
+        beside(
+            "TCP through masquerade, 1 stream",
+            Bound::AtLeast(1.0),
+            row(Section::Nat, "1 stream", Metric::Throughput),
+        ),
     ]
 }
 

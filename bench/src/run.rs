@@ -190,9 +190,13 @@ impl Stage {
 /// What a reader should know.
 fn notes(options: &Options) -> Vec<String> {
     let generator = match options.plan.tools.generator {
-        Generator::Packets => "UDP packets are put on devices and taken off them by packet sockets: no IP stack sees them.",
+        Generator::Packets => {
+            "UDP packets are put on devices and taken off them by packet sockets: no IP stack sees them."
+        }
         Generator::Sockets => "UDP packets go from socket to socket, through the containers' IP stacks.",
-        Generator::Pktgen => "UDP packets are put on devices and taken off them by packet sockets, and on half paths by pktgen.",
+        Generator::Pktgen => {
+            "UDP packets are put on devices and taken off them by packet sockets, and on half paths by pktgen."
+        }
     };
     let mut notes = vec![
         generator.to_owned(),

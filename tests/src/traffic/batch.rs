@@ -20,6 +20,15 @@ pub(super) struct Batch {
     control_lengths: [usize; SLOTS],
 }
 
+/// Whether to wait for messages.
+#[derive(Clone, Copy)]
+pub(super) enum Wait {
+    /// Until there is one.
+    ForOne = libc::MSG_WAITFORONE as isize,
+    /// Not at all.
+    Never = libc::MSG_DONTWAIT as isize,
+}
+
 impl Batch {
     /// Room for [`SLOTS`] messages of at most `size` bytes.
     pub(super) fn new(size: usize) -> Self {
@@ -91,9 +100,9 @@ impl Batch {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Waits for at least one message and takes all that are there; returns how many.
+    /// Takes all messages that are there, after a `wait`; returns how many.
     #[expect(unsafe_code, reason = "recvmmsg has no safe wrapper without work per message")]
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> io::Result<usize> {
         let (mut vectors, mut headers) = (EMPTY_VECTORS, EMPTY_HEADERS);
         let data = self.data.as_mut_ptr();
         for index in 0..SLOTS {
@@ -112,13 +121,7 @@ impl Batch {
         // with their size in bytes. All belong to `self`, borrowed exclusively, or to local
         // arrays, and outlive the call. The time-out is null, which means none.
         let count = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                SLOTS as u32,
-                libc::MSG_WAITFORONE,
-                ptr::null_mut(),
-            )
+            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), SLOTS as u32, wait as i32, ptr::null_mut())
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         for (index, header) in headers.iter().enumerate().take(count) {

@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use super::batch::{self, Batch};
 use super::sink::{Sink, Source};
@@ -42,7 +43,7 @@ pub fn capture(container: &Container, cpu: Option<usize>) -> Result<Sink, LabErr
         batch::set_option(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1).map(|()| socket)
     };
     let socket = container.ns().run(open)?.map_err(LabError::syscall("packet socket", address.to_string()))?;
-    Sink::start(address, Source { socket, payload_of }, cpu)
+    Sink::start(address, Source { socket, payload_of, looks_every: Some(LOOK) }, cpu)
 }
 
 /// Sends packets from a container to `port` of `to`, or to the router whose MAC address that has, as `options` say. What the device has no
@@ -52,7 +53,10 @@ pub fn capture(container: &Container, cpu: Option<usize>) -> Result<Sink, LabErr
 /// [`LabError::Unfit`] for options that cannot be met, [`LabError::Syscall`] when a socket fails.
 pub fn send(from: &Container, to: Station, port: u16, options: &UdpOptions) -> Result<Sent, LabError> {
     udp::check(options)?;
-    let heads: Vec<Head> = (FIRST_SOURCE..).take(options.flows as usize).map(|source| head(from.station(), to, (source, port), options.payload)).collect();
+    let heads: Vec<Head> = (FIRST_SOURCE..)
+        .take(options.flows as usize)
+        .map(|source| head(from.station(), to, (source, port), options.payload))
+        .collect();
     let open = || {
         let socket = batch::packet_socket(DEVICE, false)?;
         for option in [PACKET_VNET_HDR, PACKET_QDISC_BYPASS] {
@@ -111,6 +115,8 @@ fn payload_of(frame: &[u8], port: u16) -> Option<&[u8]> {
     is_ours.then_some(payload)
 }
 
+/// A millisecond of packets, of which a sink's buffer holds many, costs one look and no wake-up.
+const LOOK: Duration = Duration::from_millis(1);
 /// A container's only device.
 const DEVICE: &str = "eth0";
 /// Bytes of a virtio header.

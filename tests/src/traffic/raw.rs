@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::batch::{self, Batch, SLOTS};
+use super::batch::{self, Batch, SLOTS, Wait};
 use super::pace::{Amount, Pace, Pacer};
 use crate::LabError;
 use crate::netns::Netns;
@@ -227,7 +227,7 @@ fn listening_socket(device: &str, heading: Heading) -> io::Result<OwnedFd> {
 fn watch(socket: &OwnedFd, heading: Heading, filter: &dyn Fn(&[u8]) -> bool, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let mut batch = Batch::new(LARGEST_FRAME);
     while !stop.load(Ordering::Relaxed) {
-        let count = match batch.receive(socket.as_fd()) {
+        let count = match batch.receive(socket.as_fd(), Wait::ForOne) {
             Ok(count) => count,
             Err(error) if batch::nothing_came(&error) => continue,
             // The device was taken down or away; it may come back up.

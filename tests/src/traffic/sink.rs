@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::batch::{self, Batch};
+use super::batch::{self, Batch, Wait};
 use super::{pin, udp};
 use crate::LabError;
 use crate::netns::Netns;
@@ -78,7 +78,11 @@ impl Sink {
         let wanted = SocketAddr::new(address.into(), 0);
         let socket = ns.run(|| UdpSocket::bind(wanted))?.map_err(LabError::syscall("bind", wanted.to_string()))?;
         let address = socket.local_addr().map_err(LabError::syscall("getsockname", wanted.to_string()))?;
-        Self::start(address, Source { socket: socket.into(), payload_of: |message, _| Some(message) }, cpu)
+        Self::start(
+            address,
+            Source { socket: socket.into(), payload_of: |message, _| Some(message), looks_every: None },
+            cpu,
+        )
     }
 
     /// Takes what is for `address` out of messages of `source`.
@@ -152,6 +156,9 @@ pub(super) struct Source {
     pub(super) socket: OwnedFd,
     /// What a generator sent, out of a message for this port; none if the message is of no concern.
     pub(super) payload_of: fn(&[u8], u16) -> Option<&[u8]>,
+    /// After what time to look again when there was none; otherwise the kernel wakes the sink, at the
+    /// cost of whoever brings the packet.
+    pub(super) looks_every: Option<Duration>,
 }
 
 /// What a sink knows of one flow.
@@ -182,10 +189,14 @@ fn receive_all(source: &Source, port: u16, packets: &AtomicU64, stop: &AtomicBoo
     let mut flows: Vec<Flow> = Vec::new();
     let mut batch = Batch::new(LARGEST_MESSAGE);
     let mut times: Option<(Instant, Instant)> = None;
+    let wait = if source.looks_every.is_some() { Wait::Never } else { Wait::ForOne };
     while !stop.load(Ordering::Relaxed) {
-        let count = match batch.receive(socket) {
+        let count = match batch.receive(socket, wait) {
             Ok(count) => count,
-            Err(error) if batch::nothing_came(&error) => continue,
+            Err(error) if batch::nothing_came(&error) => {
+                source.looks_every.map(thread::sleep);
+                continue;
+            }
             Err(_) => break,
         };
         let before = account.packets;

@@ -140,9 +140,10 @@ pub(super) fn write_payload(payload: &mut [u8], flow: u32, sequence: u64) {
     header[..4].copy_from_slice(&MARK);
     header[4..8].copy_from_slice(&flow.to_be_bytes());
     header[8..].copy_from_slice(&sequence.to_be_bytes());
-    for (word, value) in body.chunks_mut(8).zip(fill(flow, sequence)) {
-        word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
-    }
+    let mut values = fill(flow, sequence);
+    let (words, rest) = body.as_chunks_mut();
+    words.iter_mut().zip(&mut values).for_each(|(word, value)| *word = value);
+    rest.copy_from_slice(&values.next().unwrap_or_default()[..rest.len()]);
 }
 
 /// The flow and the number of a payload that is as [`write_payload`] made it.
@@ -150,17 +151,20 @@ pub(super) fn read_payload(payload: &[u8]) -> Option<(u32, u64)> {
     let (header, body) = payload.split_at_checked(HEADER)?;
     let flow = u32::from_be_bytes(header[4..8].try_into().ok()?);
     let sequence = u64::from_be_bytes(header[8..].try_into().ok()?);
+    let mut values = fill(flow, sequence);
+    let (words, rest) = body.as_chunks();
     let sound = header[..4] == MARK
         && flow < MOST_FLOWS
         && sequence < MOST_PACKETS
-        && body.chunks(8).zip(fill(flow, sequence)).all(|(word, value)| word == &value.to_le_bytes()[..word.len()]);
+        && words.iter().zip(&mut values).all(|(word, value)| *word == value)
+        && values.next().is_some_and(|value| *rest == value[..rest.len()]);
     sound.then_some((flow, sequence))
 }
 
 /// The words that follow a payload's header: cheap to make, different in every packet and place.
-fn fill(flow: u32, sequence: u64) -> impl Iterator<Item = u64> {
+fn fill(flow: u32, sequence: u64) -> impl Iterator<Item = [u8; 8]> {
     let first = (sequence ^ (u64::from(flow) << 40)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    (0u64..).map(move |index| first.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    (0u64..).map(move |index| first.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes())
 }
 
 /// Sends the first `count` messages of `batch`; returns how many went and how often one was refused.
