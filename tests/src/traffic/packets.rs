@@ -1,23 +1,24 @@
-//! UDP by packet sockets: frames put on the sender's device, and taken off the receiver's.
+//! UDP past the stacks: put on the sender's device by AF_XDP, and taken off the receiver's by a
+//! packet socket.
 //!
-//! Neither end's IP stack sees them, which costs a packet more than most VTEPs do. Frames are as
-//! the sender's kernel hands them to its device: their UDP checksum is left to that.
+//! Neither end's IP stack sees them, which costs a packet more than most VTEPs do.
 
-#![expect(clippy::cast_possible_truncation, reason = "a folded sum has 16 bits")]
-
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use super::batch::{self, Batch};
+use vxlane_dataplane::port::xdp::{BindMode, Config, XdpSocket};
+use vxlane_dataplane::port::{PutError, Transmit};
+use vxlane_dataplane::wire::checksum;
+
+use super::batch;
 use super::sink::{Sink, Source};
 use super::udp::{self, Sent, UdpOptions};
 use crate::LabError;
 use crate::frames::Talk;
 use crate::lab::{Container, Station};
-use crate::process;
+use crate::process::{self, await_value};
 
 /// A sink for packets to some port of `container`, its thread on one CPU if one is given. The
 /// container's stack does not get them.
@@ -46,66 +47,58 @@ pub fn capture(container: &Container, cpu: Option<usize>) -> Result<Sink, LabErr
     Sink::start(address, Source { socket, payload_of, looks_every: Some(LOOK) }, cpu)
 }
 
-/// Sends packets from a container to `port` of `to`, or to the router whose MAC address that has, as `options` say. What the device has no
-/// room for is lost, as are packets of sockets.
+/// Sends packets from a container to `port` of `to`, or to the router whose MAC address that has, as
+/// `options` say. What the device has no room for is lost, as are packets of sockets.
 ///
 /// # Errors
 /// [`LabError::Unfit`] for options that cannot be met, [`LabError::Syscall`] when a socket fails.
 pub fn send(from: &Container, to: Station, port: u16, options: &UdpOptions) -> Result<Sent, LabError> {
     udp::check(options)?;
-    let heads: Vec<Head> = (FIRST_SOURCE..)
-        .take(options.flows as usize)
-        .map(|source| head(from.station(), to, (source, port), options.payload))
-        .collect();
-    let open = || {
-        let socket = batch::packet_socket(DEVICE, false)?;
-        for option in [PACKET_VNET_HDR, PACKET_QDISC_BYPASS] {
-            batch::set_option(socket.as_fd(), libc::SOL_PACKET, option, 1)?;
-        }
-        Ok::<_, io::Error>(socket)
-    };
-    let socket: OwnedFd = from.ns().run(open)?.map_err(LabError::syscall("packet socket", from.name()))?;
-    udp::generate(&heads, options, |batch, _, count| send_batch(batch, &socket, count))
-        .map_err(LabError::syscall("sendmmsg", from.name()))
-}
-
-/// Sends the first `count` messages of `batch`. The kernel stops at a frame that is dropped.
-fn send_batch(batch: &mut Batch, socket: &OwnedFd, count: usize) -> io::Result<(u64, u64)> {
-    let mut sent = 0;
-    while sent < count {
-        match batch.send(socket.as_fd(), sent, count) {
-            Ok(done) if sent + done == count => break,
-            Ok(done) => sent += done + 1,
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => sent += 1,
-            Err(error) => return Err(error),
-        }
+    let flows = (FIRST_SOURCE..).take(options.flows as usize);
+    let heads: Vec<Head> = flows.map(|source| head(from.station(), to, (source, port), options.payload)).collect();
+    let length = HEADERS + options.payload;
+    let config = Config { bind: BindMode::Copy, tx_frames: FRAMES, ..Config::new(DEVICE, 0) };
+    let unfit = |what, text: String| LabError::Unfit { what, text };
+    let opened = from.ns().run(|| XdpSocket::open(&config))?;
+    let (_, mut socket) = opened.map_err(|error| unfit("no AF_XDP socket in the container", format!("{error:?}")))?;
+    if socket.lend(length) == Err(PutError::TooLong) {
+        return Err(unfit("payload out of range", format!("{options:?}")));
     }
-    Ok((count as u64, 0))
+    let send = |flow: u32, first: u64, count: usize| {
+        let mut sent = 0;
+        while sent < count as u64 {
+            let Ok(frame) = socket.lend(length) else { break };
+            write(frame, &heads[flow as usize], flow, first + sent);
+            sent += 1;
+        }
+        socket.submit();
+        Ok((sent, u64::from(sent < count as u64)))
+    };
+    let sent = udp::generate(options, send).map_err(LabError::syscall("sendto", from.name()))?;
+    await_value("frames to have left", PATIENCE, || (socket.submit() == 0).then_some(()), || from.name().to_owned())?;
+    Ok(sent)
 }
 
-/// `struct virtio_net_hdr` of linux/virtio_net.h, Ethernet, IPv4 and UDP headers.
-type Head = [u8; VNET + HEADERS];
+/// Everything before the payload, and the sum of the pseudo header.
+struct Head([u8; HEADERS], u64);
 
 /// What every packet of a flow has before its payload.
 fn head(from: Station, to: Station, (source, destination): (u16, u16), payload: usize) -> Head {
     let frame = Talk::new(from, to).udp4(source, destination, &vec![0; payload]);
-    let mut head: Head = [0; VNET + HEADERS];
-    // VIRTIO_NET_HDR_F_NEEDS_CSUM, where the sum starts, and where in that it is put.
-    head[0] = 1;
-    head[6..8].copy_from_slice(&UDP.to_ne_bytes());
-    head[8..10].copy_from_slice(&6u16.to_ne_bytes());
-    head[VNET..].copy_from_slice(&frame[..HEADERS]);
-    head[VNET + HEADERS - 2..].copy_from_slice(&pseudo_header(&frame).to_be_bytes());
-    head
+    let mut headers = [0; HEADERS];
+    headers.copy_from_slice(&frame[..HEADERS]);
+    let pseudo = checksum::pseudo_v4(from.ipv4, to.ipv4, PROTOCOL, frame.len() - UDP);
+    // As a stack leaves it to a device.
+    headers[UDP + CHECKSUM..].copy_from_slice(&checksum::fold(pseudo).to_be_bytes());
+    Head(headers, pseudo)
 }
 
-/// The sum over the pseudo header of a UDP frame over IPv4 (RFC 768).
-fn pseudo_header(frame: &[u8]) -> u16 {
-    let summed = [&frame[26..34], &frame[38..40], &[0, 17]].concat();
-    let words = summed.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let sum = words.sum::<u32>();
-    // Six words give one carry, and that none more.
-    ((sum & 0xffff) + (sum >> 16)) as u16
+/// Writes packet number `sequence` of a flow.
+fn write(frame: &mut [u8], head: &Head, flow: u32, sequence: u64) {
+    let (headers, payload) = frame.split_at_mut(HEADERS);
+    headers.copy_from_slice(&head.0);
+    udp::write_payload(payload, flow, sequence);
+    checksum::finish(&mut frame[UDP..], CHECKSUM, head.1, true);
 }
 
 /// The payload of a frame with UDP over IPv4 for `port`.
@@ -119,19 +112,21 @@ fn payload_of(frame: &[u8], port: u16) -> Option<&[u8]> {
 const LOOK: Duration = Duration::from_millis(1);
 /// A container's only device.
 const DEVICE: &str = "eth0";
-/// Bytes of a virtio header.
-const VNET: usize = 10;
 /// Bytes of the headers of a frame.
 const HEADERS: usize = 14 + 20 + 8;
-/// Where the UDP header starts.
-const UDP: u16 = 14 + 20;
+/// Where the UDP header starts, and in it the checksum; the protocol's number.
+const UDP: usize = 14 + 20;
+const CHECKSUM: usize = 6;
+const PROTOCOL: u8 = 17;
+/// Frames of a generator.
+const FRAMES: u32 = 512;
+/// How long they may be on their way.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Ports of sinks: nobody else has them in a container.
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 10_000;
 /// Port of the first flow.
 const FIRST_SOURCE: u16 = 40_000;
 
-/// Options of linux/if_packet.h.
-const PACKET_VNET_HDR: i32 = 15;
-const PACKET_QDISC_BYPASS: i32 = 20;
+/// Of linux/if_packet.h.
 const PACKET_IGNORE_OUTGOING: i32 = 23;

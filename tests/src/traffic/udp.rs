@@ -79,9 +79,14 @@ pub fn send(ns: &Netns, target: SocketAddr, options: &UdpOptions) -> Result<Sent
     check(options)?;
     let sockets =
         ns.run(|| open_flows(target, options.flows))?.map_err(LabError::syscall("connect", target.to_string()))?;
-    let heads = vec![[]; sockets.len()];
-    let send = |batch: &mut Batch, flow: usize, count| send_batch(batch, &sockets[flow], count);
-    generate(&heads, options, send).map_err(LabError::syscall("sendmmsg", target.to_string()))
+    let mut batch = Batch::new(options.payload);
+    let send = |flow: u32, first: u64, count: usize| {
+        for index in 0..count {
+            write_payload(batch.fill(index, options.payload), flow, first + index as u64);
+        }
+        send_batch(&mut batch, &sockets[flow as usize], count)
+    };
+    generate(options, send).map_err(LabError::syscall("sendmmsg", target.to_string()))
 }
 
 /// Whether a generator can do what `options` ask for.
@@ -92,31 +97,24 @@ pub(super) fn check(options: &UdpOptions) -> Result<(), LabError> {
     Err(LabError::Unfit { what: "payload or number of flows out of range", text: format!("{options:?}") })
 }
 
-/// Has `send` send the packets that `options` ask for, each behind the head of its flow: the first
-/// so many messages of a batch, all of one flow. It says how many went and how often one was refused.
-pub(super) fn generate<const HEAD: usize>(
-    heads: &[[u8; HEAD]],
+/// Has `send` send what `options` ask for: so many packets of a flow, from a number on. It says how
+/// many went and how often one was refused.
+pub(super) fn generate(
     options: &UdpOptions,
-    mut send: impl FnMut(&mut Batch, usize, usize) -> io::Result<(u64, u64)>,
+    mut send: impl FnMut(u32, u64, usize) -> io::Result<(u64, u64)>,
 ) -> io::Result<Sent> {
-    let mut sequences = vec![0u64; heads.len()];
-    let mut batch = Batch::new(HEAD + options.payload);
+    let mut sequences = vec![0u64; options.flows as usize];
     let most = options.batch.clamp(1, SLOTS) as u64;
     let mut pacer = Pacer::start(options.pace, options.amount);
     let mut sent = Sent { packets: 0, refusals: 0, elapsed: Duration::ZERO };
     // Flows take turns, one batch each.
-    for flow in (0..heads.len()).cycle() {
+    for flow in (0..options.flows).cycle() {
         let granted = pacer.grant(most);
         if granted == 0 {
             break;
         }
-        let sequence = &mut sequences[flow];
-        for index in 0..granted {
-            let (head, payload) = batch.fill(index as usize, HEAD + options.payload).split_at_mut(HEAD);
-            head.copy_from_slice(&heads[flow]);
-            write_payload(payload, flow as u32, *sequence + index);
-        }
-        let (done, refusals) = send(&mut batch, flow, granted as usize)?;
+        let sequence = &mut sequences[flow as usize];
+        let (done, refusals) = send(flow, *sequence, granted as usize)?;
         pacer.give_back(granted - done);
         *sequence += done;
         sent.packets += done;
