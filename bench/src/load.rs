@@ -53,6 +53,7 @@ impl Load {
             flows: self.flows,
             pace,
             amount: Amount::Time(self.time),
+            catches_up: CATCHES_UP,
             ..UdpOptions::default()
         }
     }
@@ -204,6 +205,10 @@ pub const SMALLEST: usize = 64;
 
 /// Ethernet, IPv4 and UDP headers.
 pub const HEADERS: usize = 14 + 20 + 8;
+
+/// Packets by which the generator catches up after it waited for a processor: two of its batches. A
+/// sender whose link is no faster than the offered rate makes no longer bursts.
+const CATCHES_UP: u64 = 64;
 
 /// How long packets may be under way.
 const PATIENCE: Duration = Duration::from_millis(80);

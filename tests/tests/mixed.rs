@@ -90,7 +90,7 @@ fn repeat(end: Instant, mut work: impl FnMut()) {
 
 fn datagrams(from: &Container, to: &Container, tally: &Tally) {
     let (pace, amount) = (Pace::Rate(4_000), Amount::Time(Duration::from_secs(2)));
-    let options = UdpOptions { payload: 300, flows: 16, pace, amount, batch: 8 };
+    let options = UdpOptions { payload: 300, flows: 16, pace, amount, batch: 8, ..UdpOptions::default() };
     let (sent, received) = udp::exchange(from, to, &options).unwrap();
     assert_eq!((received.corrupted, received.duplicates), (0, 0), "{received:?}");
     tally.sent.fetch_add(sent.packets, Ordering::Relaxed);

@@ -32,7 +32,7 @@ fn no_packet_is_lost_or_wrong_while_networks_leave_the_express_lane_and_come_bac
     let ends = [(&rig.left, &rig.right), (&rig.right, &rig.left)];
     let numbered = |from, to| {
         let (pace, amount) = (Pace::Rate(5_000), Amount::Time(time));
-        let options = UdpOptions { payload: 200, flows: 4, pace, amount, batch: 4 };
+        let options = UdpOptions { payload: 200, flows: 4, pace, amount, batch: 4, ..UdpOptions::default() };
         let (sent, received) = udp::exchange(from, to, &options).unwrap();
         assert!(received.exactly(sent.packets), "{sent:?} {received:?}\n{}", rig.diagnosis());
         sent.packets

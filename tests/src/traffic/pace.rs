@@ -27,8 +27,12 @@ pub struct Pacer {
     pace: Pace,
     total: u64,
     limit: Duration,
+    /// Packets that may be sent at once because they are late.
+    most_late: u64,
     start: Instant,
     granted: u64,
+    /// Packets that were late and are not sent at all.
+    forgone: u64,
 }
 
 impl Pacer {
@@ -38,12 +42,18 @@ impl Pacer {
             Amount::Packets(total) => (total, PATIENCE),
             Amount::Time(limit) => (u64::MAX, limit),
         };
-        Self { pace, total, limit, start: Instant::now(), granted: 0 }
+        Self { pace, total, limit, most_late: u64::MAX, start: Instant::now(), granted: 0, forgone: 0 }
+    }
+
+    /// Has a generator that falls behind catch up by so many packets at most: it then sends less than
+    /// it was asked for, and no bursts that its own waiting for a processor has made.
+    pub fn catching_up(self, most_late: u64) -> Self {
+        Self { most_late, ..self }
     }
 
     /// Waits until at least one packet may be sent and returns how many may, at most `most`.
     ///
-    /// Zero means that the run is over. A generator that falls behind may catch up.
+    /// Zero means that the run is over. A generator that falls behind may [catch up](Self::catching_up).
     pub fn grant(&mut self, most: u64) -> u64 {
         let most = most.min(self.total - self.granted);
         loop {
@@ -59,7 +69,9 @@ impl Pacer {
                     #[expect(clippy::cast_possible_truncation, reason = "whole tokens only")]
                     #[expect(clippy::cast_sign_loss, reason = "both factors are positive")]
                     let due = due as u64;
-                    due.saturating_sub(self.granted).min(most)
+                    let late = due.saturating_sub(self.granted + self.forgone);
+                    self.forgone += late.saturating_sub(self.most_late);
+                    late.min(self.most_late).min(most)
                 }
             };
             if ready > 0 {

@@ -1,7 +1,5 @@
 //! Sinks: they account for every packet that a generator sends to them.
 
-#![expect(clippy::cast_possible_truncation, reason = "numbers of flows and of words fit this machine")]
-
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -194,7 +192,9 @@ fn receive_all(source: &Source, port: u16, packets: &AtomicU64, stop: &AtomicBoo
         let count = match batch.receive(socket, wait) {
             Ok(count) => count,
             Err(error) if batch::nothing_came(&error) => {
-                source.looks_every.map(thread::sleep);
+                if let Some(look) = source.looks_every {
+                    thread::sleep(look);
+                }
                 continue;
             }
             Err(_) => break,

@@ -34,11 +34,20 @@ pub struct UdpOptions {
     pub amount: Amount,
     /// Packets handed to the kernel in one call, at most 64.
     pub batch: usize,
+    /// By how many packets a generator that fell behind its pace may [catch up](Pacer::catching_up).
+    pub catches_up: u64,
 }
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        Self { payload: 64, flows: 1, pace: Pace::Rate(10_000), amount: Amount::Packets(10_000), batch: 32 }
+        Self {
+            payload: 64,
+            flows: 1,
+            pace: Pace::Rate(10_000),
+            amount: Amount::Packets(10_000),
+            batch: 32,
+            catches_up: u64::MAX,
+        }
     }
 }
 
@@ -105,7 +114,7 @@ pub(super) fn generate(
 ) -> io::Result<Sent> {
     let mut sequences = vec![0u64; options.flows as usize];
     let most = options.batch.clamp(1, SLOTS) as u64;
-    let mut pacer = Pacer::start(options.pace, options.amount);
+    let mut pacer = Pacer::start(options.pace, options.amount).catching_up(options.catches_up);
     let mut sent = Sent { packets: 0, refusals: 0, elapsed: Duration::ZERO };
     // Flows take turns, one batch each.
     for flow in (0..options.flows).cycle() {
