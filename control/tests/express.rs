@@ -131,6 +131,9 @@ fn flows_are_shown_with_their_way_and_flushed_and_a_network_can_stay_with_the_wo
     };
     assert_eq!(why("b0"), ("express".into(), Value::Null));
     assert_eq!(why("g0"), ("worker".into(), "express is off for network green".into()));
+    // The frames of all ports are those of the rings behind the lane.
+    let is_ring = |frames: &Value| frames["interface"].as_str().unwrap().starts_with("vxr");
+    assert!(status["frames"].as_array().unwrap().iter().all(is_ring), "{}", status["frames"]);
 
     let count = flows.len();
     assert_eq!(ask(&rig.homes[0], "express flush --network green"), "0\n");

@@ -1,9 +1,6 @@
 //! What workers tell, in the words of the API.
 
-use vxlane_dataplane::{
-    events::Event,
-    ids::{NetworkId, PortId},
-};
+use vxlane_dataplane::{events::Event, ids::NetworkId};
 
 use super::Daemon;
 use crate::api::types::events::What;
@@ -31,7 +28,7 @@ impl Daemon {
                 other: other.to_string(),
             },
             Event::Refused { port, reason } => {
-                What::FramesRefused { interface: self.interface_name(port)?, reason: reason.name().to_owned() }
+                What::FramesRefused { interface: self.interface(port)?, reason: reason.name().to_owned() }
             }
         })
     }
@@ -39,9 +36,5 @@ impl Daemon {
     fn network_name(&self, id: NetworkId) -> Option<String> {
         let network = self.plan.networks.iter().find(|network| self.ids.network(&network.name) == Some(id));
         network.map(|network| network.name.clone())
-    }
-
-    fn interface_name(&self, id: PortId) -> Option<String> {
-        self.ports.iter().find(|port| port.id == id).map(|port| port.interface.clone())
     }
 }

@@ -185,8 +185,10 @@ impl Daemon {
         self.engine.workers().map(|id| Ok((id, self.engine.ask(id, |worker| worker.report())?))).collect()
     }
 
+    /// The interface of a port, or that with the rings of the express lane.
     pub(super) fn interface(&self, port: PortId) -> Option<String> {
-        self.ports.iter().find(|open| open.id == port).map(|open| open.interface.clone())
+        let ring = self.lane.as_ref().map(|lane| &lane.ring);
+        self.ports.iter().chain(ring).find(|open| open.id == port).map(|open| open.interface.clone())
     }
 
     pub(super) fn network_of(&self, interface: &str) -> Option<String> {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use vxlane_abi::express::{Encap, Event, FlowKey, KIND_TUNNEL, OVERHEAD, entropy};
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo, ne32, word},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, fold, head, headers, is_echo, ne32, word},
     leave,
     maps::{FLOWS, admit, count, count_hit},
 };
@@ -164,9 +164,7 @@ fn encap(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) ->
         index += 1;
     }
     put(&mut outer, OVERHEAD + 12, packet.ether_type);
-    let sum = ip_sum + ip_length + u32::from(packet.ecn);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = !((sum >> 16) + sum) as u16;
+    let sum = !fold(ip_sum + ip_length + u32::from(packet.ecn));
     outer[15] = packet.ecn;
     put(&mut outer, 16, ip_length as u16);
     put(&mut outer, 24, sum);

@@ -52,6 +52,26 @@ pub fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from(ne32(bytes, at)) | u64::from(ne32(bytes, at + 4)) << 32
 }
 
+/// The sum of the words of an IPv4 header without options behind an Ethernet header: 0xffff if its
+/// checksum is right.
+#[inline(always)]
+pub fn ip_sum<const N: usize>(bytes: &[u8; N]) -> u16 {
+    let mut sum = 0;
+    let mut at = 14;
+    while at < 34 {
+        sum += be16(bytes, at);
+        at += 2;
+    }
+    fold(sum)
+}
+
+/// Adds what is beyond the lower 16 bits of a sum of words to these (RFC 1071).
+#[inline(always)]
+pub fn fold(sum: u32) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
 /// What the kernel says of the frame besides its bytes.
 pub struct Facts {
     /// Where it came in.

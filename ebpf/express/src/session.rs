@@ -8,7 +8,7 @@ use aya_ebpf::{
 use vxlane_abi::express::{Event, SessionKey};
 
 use crate::{
-    frame::{Facts, IPV4, TCP, UDP, be16, copy, head, ne32},
+    frame::{Facts, IPV4, TCP, UDP, be16, copy, head, ip_sum, ne32},
     leave,
     maps::{SESSIONS, admit, count, count_hit, count_use, outside},
 };
@@ -72,7 +72,7 @@ pub fn forward(ctx: &TcContext, end: End) -> Result<i32, Event> {
     (front[port], front[port + 1]) = (session.port[0], session.port[1]);
     let became = (ne32(&front, address), ne16(&front, port));
     (front[24], front[25]) = (0, 0);
-    let [high, low] = (!sum_of(&front)).to_be_bytes();
+    let [high, low] = (!ip_sum(&front)).to_be_bytes();
     (front[24], front[25]) = (high, low);
     let (ifindex, kind, from, to, place) =
         (session.way.ifindex, session.way.kind, session.way.from, session.way.to, session.place);
@@ -103,7 +103,7 @@ fn read(ctx: &TcContext, facts: &Facts, end: End, key: &mut SessionKey) -> Optio
     // What may be fragmented further on leaves with an identification that a worker gives it
     // (RFC 7857 section 10).
     let keeps_identification = end == End::Destination || bytes[20] & DONT_FRAGMENT != 0;
-    if !plain || !keeps_identification || total + 14 > facts.length || bytes[22] <= 1 || sum_of(bytes) != 0xffff {
+    if !plain || !keeps_identification || total + 14 > facts.length || bytes[22] <= 1 || ip_sum(bytes) != 0xffff {
         return None;
     }
     if end == End::Source {
@@ -150,19 +150,6 @@ fn correct(ctx: &TcContext, protocol: u8, moved: (u32, u16), became: (u32, u16))
     let port = unsafe { bpf_l4_csum_replace(ctx.skb.skb, at, moved.1.into(), became.1.into(), mark | 2) };
     // Both fail or none: what can fail is making these bytes writable.
     if address != 0 || port != 0 { Err(Event::Miss) } else { Ok(()) }
-}
-
-/// The sum of the words of the IP header: 0xffff if its checksum is right.
-#[inline(always)]
-fn sum_of(bytes: &[u8; 38]) -> u16 {
-    let mut sum = 0;
-    let mut at = 14;
-    while at < 34 {
-        sum += be16(bytes, at);
-        at += 2;
-    }
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
 }
 
 /// The place of the two addresses of an Ethernet header.

@@ -15,7 +15,7 @@ use vxlane_abi::{
 };
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, is_echo},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, ip_sum, is_echo},
     leave,
     maps::{DATAGRAMS, LEASES, TUNNELS, admit, count, count_hit},
 };
@@ -113,7 +113,7 @@ impl Packet {
         let bytes = head::<84>(ctx)?;
         let (ip_length, udp_length) = (be16(bytes, 16), be16(bytes, 38));
         let is_plain = bytes[14] == 0x45 && ip_length + 14 == facts.length && udp_length + 20 == ip_length;
-        if !is_plain || !holds(bytes) || bytes[42] & 0x08 == 0 {
+        if !is_plain || ip_sum(bytes) != 0xffff || bytes[42] & 0x08 == 0 {
             return None;
         }
         let (outer_ecn, is_checked) = (bytes[15] & 3, be16(bytes, 40) != 0);
@@ -161,19 +161,6 @@ impl Packet {
         let fits = bytes[64] >> 4 == 6 && be16(bytes, 68) + 104 <= facts.length;
         (fits && is_known).then_some((bytes[70], bytes[65] >> 4 & 3))
     }
-}
-
-/// Whether the checksum of the outer IP header is right.
-#[inline(always)]
-fn holds(bytes: &[u8; 84]) -> bool {
-    let mut sum = 0;
-    let mut at = 14;
-    while at < 34 {
-        sum += be16(bytes, at);
-        at += 2;
-    }
-    let sum = (sum >> 16) + (sum & 0xffff);
-    (sum >> 16) + (sum & 0xffff) == 0xffff
 }
 
 /// Whether the device has found the outer UDP checksum right.
