@@ -280,8 +280,8 @@ struct Vouched {
 }
 
 impl Vouched {
-    /// For how long a worker need not be asked. A frame that is to confirm a station comes twice
-    /// in a sixteenth of the ageing time.
+    /// For how long a worker need not be asked. A frame that is to confirm a station comes after
+    /// half of it, or three quarters at the latest.
     fn life(self) -> Duration {
         self.left.min(self.ageing / 8).min(LIFE)
     }

@@ -13,6 +13,7 @@ use vxlane_tests::{
     peer::VxlaneOptions,
     process::await_value,
     traffic::{
+        offload::{OffloadSender, SegmentKind, Segments, Work},
         pace::{Amount, Pace},
         raw::{Heading, RawSender, Watch, expect_counts},
     },
@@ -238,4 +239,40 @@ fn stations_that_speak_in_the_express_lane_alone_are_not_forgotten() {
     expect_counts(&expected, LIMIT).unwrap();
     // Each flow is confirmed twice in an eighth of the ageing time, and workers hear of little else.
     assert!((24..400).contains(&asked), "workers saw {asked} frames");
+}
+
+#[test]
+fn what_is_still_to_be_segmented_confirms_a_flow_only_when_nothing_else_has_for_a_while() {
+    const AGEING: u32 = 16;
+    let alone = Alone::start(&options(Some(AGEING))).unwrap();
+    let [near, other] = [0, 1].map(|number| alone.containers[number].station());
+    endpoint(&alone, 1).send(&said(other, near, "here")).unwrap();
+    let small = said(near, other, "small");
+    establish(&alone, &endpoint(&alone, 0), &small);
+    let sender = OffloadSender::open(alone.containers[0].ns(), "eth0").unwrap();
+    let (long, segments) =
+        (Talk::new(near, other).udp4(7, 9, &[0; 20_000]), Segments { kind: SegmentKind::Udp, size: 1_000 });
+    let cut = Work { checksum: Some((34, 6)), segments: Some(segments) };
+    let confirms = || alone.vtep.cli(&["express", "show", "--json"]).unwrap()["frames"]["confirms"].as_u64().unwrap();
+    // Sends until so many confirmations more; returns when the last round began, and frames for workers.
+    let until = |more: u64, with_small: bool| {
+        let (before, asked) = (confirms(), alone.asked().unwrap());
+        let round = || {
+            let start = Instant::now();
+            (0..50).for_each(|_| sender.send(&long, cut).unwrap());
+            if with_small {
+                sender.send(&small, Work::default()).unwrap();
+            }
+            (confirms() >= before + more).then_some(start)
+        };
+        let last = await_value("confirmations", LIMIT, round, || alone.ask("express show").unwrap()).unwrap();
+        (last, alone.asked().unwrap() - asked, confirms() - before)
+    };
+    let (last, asked, confirmed) = until(2, true);
+    assert_eq!(asked, confirmed, "a small one each time");
+    let (_, asked, confirmed) = until(1, false);
+    let (after, life) = (last.elapsed(), Duration::from_secs(AGEING.into()) / 8);
+    println!("without small ones {asked} frames for {confirmed} confirmations, after {after:?}");
+    assert_eq!(asked, confirmed * 20, "all segments of one");
+    assert!(after >= life * 3 / 4, "{after:?} after the last");
 }

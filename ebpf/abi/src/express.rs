@@ -118,8 +118,9 @@ pub const KIND_TUNNEL: u16 = 3;
 pub struct Way {
     /// On the monotonic clock, in nanoseconds. From then on a worker decides, if one is there.
     pub expires: u64,
-    /// From then on one frame goes to a worker, which confirms the flow; the program sets this
-    /// to [`u64::MAX`] when it sends that frame.
+    /// From then on one frame goes to a worker, which confirms the flow; one that the kernel is
+    /// still to segment only from the middle between this and [`expires`](Self::expires) on. The
+    /// program sets this to [`u64::MAX`] when it sends that frame.
     pub confirm: u64,
     /// When the first of its two stations is forgotten unless it is heard of again. So long is
     /// the flow good while no worker is there to confirm it.

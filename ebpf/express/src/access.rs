@@ -28,7 +28,7 @@ pub fn forward(ctx: &TcContext) -> Result<i32, Event> {
     let flow = FLOWS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
     // SAFETY: the lookup has just returned `flow`, of which `way` is a part.
     let way = unsafe { &raw mut (*flow).way };
-    admit(way, 0)?;
+    admit(way, 0, &facts)?;
     // SAFETY: as above.
     let (longest, kind, ifindex, from, to) =
         unsafe { ((*way).longest, (*way).kind, (*way).ifindex, (*way).from, (*way).to) };

@@ -14,6 +14,8 @@ use vxlane_abi::{
     },
 };
 
+use crate::frame::Facts;
+
 #[map]
 pub static FLOWS: HashMap<FlowKey, Encap> = HashMap::with_max_entries(MAX_FLOWS, 0);
 #[map]
@@ -53,12 +55,17 @@ pub fn outside() -> u64 {
     EPOCHS.get(OUTSIDE).copied().unwrap_or(0)
 }
 
-/// Whether a flow is good now; where it is not, why. `also` is added to the epoch of its network.
+/// Whether a flow is good now for the frame that has these `facts`; where it is not, why. `also` is
+/// added to the epoch of its network.
 ///
 /// While no worker is there, nobody could confirm it: it goes on until one of its stations would
 /// have been forgotten.
+///
+/// What is still to be segmented would come to a worker as dozens of frames, and to its receiver so
+/// late that a TCP sender takes them for lost. So it confirms a flow only when nothing else has for
+/// half of the time that is left then.
 #[inline(always)]
-pub fn admit(way: *mut Way, also: u64) -> Result<(), Event> {
+pub fn admit(way: *mut Way, also: u64, facts: &Facts) -> Result<(), Event> {
     // SAFETY: callers pass what a lookup just returned; such memory stays readable for this call.
     // Should user space replace the value meanwhile, each field is still one that it wrote.
     let (network, epoch) = unsafe { ((*way).network, (*way).epoch) };
@@ -71,7 +78,8 @@ pub fn admit(way: *mut Way, also: u64) -> Result<(), Event> {
     if !is_now || now >= if attended { expires } else { ages } {
         return Err(Event::Stale);
     }
-    if attended && now >= confirm {
+    let patience = if facts.segment == 0 { 0 } else { expires.saturating_sub(confirm) / 2 };
+    if attended && now >= confirm.saturating_add(patience) {
         // SAFETY: as above, and writable. Of two processors that get here at once both may send a
         // frame to be confirmed, which does no harm.
         unsafe { (*way).confirm = u64::MAX };

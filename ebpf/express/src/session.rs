@@ -41,7 +41,7 @@ pub fn forward(ctx: &TcContext, end: End) -> Result<i32, Event> {
     let protocol = key.protocol as u8;
     let session = SESSIONS.get_ptr_mut(&key).ok_or(Event::Miss)?;
     // SAFETY: the lookup has just returned `session`, of which `way` is a part.
-    admit(unsafe { &raw mut (*session).way }, outside())?;
+    admit(unsafe { &raw mut (*session).way }, outside(), &facts)?;
     // SAFETY: the lookup has just returned `session`, which stays readable for this call. Should
     // user space replace it meanwhile, each field is still one that it wrote.
     let session = unsafe { &*session };

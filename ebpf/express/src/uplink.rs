@@ -76,7 +76,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     };
     packet.read(ctx, &facts).ok_or(Event::Miss)?;
     let way = TUNNELS.get_ptr_mut(&packet.key).ok_or(Event::Miss)?;
-    admit(way, 0)?;
+    admit(way, 0, &facts)?;
     // SAFETY: the lookup has just returned `way`.
     let (kind, ifindex, from, to) = unsafe { ((*way).kind, (*way).ifindex, (*way).from, (*way).to) };
     // SAFETY: the context is the one of this call; the others are numbers.
