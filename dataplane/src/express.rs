@@ -422,11 +422,9 @@ fn way(network: NetworkId, from: PortId, to: PortId, ifindex: u32, kind: u16) ->
 
 /// The epoch that flows of `network` with such a key are of.
 fn epoch_of(epochs: &Epochs, key: &Key, network: NetworkId) -> u32 {
-    let epoch = epochs.of(network);
     match key {
-        Key::Flow(_) | Key::Tunnel(_) => epoch,
-        // Both only ever grow, so that their sum is the same for as long as both are.
-        Key::Session(_) => epoch.wrapping_add(epochs.of_outside()),
+        Key::Flow(_) | Key::Tunnel(_) => epochs.of(network),
+        Key::Session(_) => epochs.of_sessions(network),
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vxlane_tests::{
     netns::Netns,
     peer::VxlaneOptions,
@@ -185,6 +185,54 @@ fn nothing_sent_after_a_flush_has_returned_arrives() {
     let after = chatter.sent();
     let last = last_heard(&client).unwrap();
     assert!(last < after, "{last} came, {after} was next when the flush had returned");
+}
+
+#[test]
+fn sessions_are_shown_each_way_with_what_becomes_of_their_packets_and_decided_anew_after_a_flush() {
+    let rig = start(1);
+    let web = rig.container("blue", "web", &[]).unwrap();
+    let (server, client) = (udp(&rig.server, SERVER, 0), udp(&web, Ipv4Addr::UNSPECIFIED, 4000));
+    let remote = server.local_addr().unwrap();
+    let talk = || {
+        client.send_to(b"question", remote).unwrap();
+        let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+        server.send_to(b"answer", from).unwrap();
+        client.recv_from(&mut [0; 16]).unwrap();
+        from
+    };
+    let shown = || rig.vtep.cli(&["express", "show", "--network", "blue", "--json"]).unwrap()["sessions"].clone();
+    let await_both = || {
+        let both = || Some(talk()).filter(|_| shown().as_array().unwrap().len() == 2);
+        await_value("a session each way", PATIENCE, both, || shown().to_string()).unwrap()
+    };
+    let (inside, outside) = ("10.50.0.2:4000", await_both().to_string());
+    let status = rig.vtep.cli(&["status", "--json"]).unwrap();
+    let port = |role: &str| {
+        let ports = status["ports"].as_array().unwrap();
+        ports.iter().find(|port| port["role"] == role).unwrap()["interface"].clone()
+    };
+    let [access, uplink] = ["access", "uplink"].map(port);
+    for (from, to, source, destination, new_source, new_destination) in [
+        (&access, &uplink, inside, &*remote.to_string(), Some(&*outside), None),
+        (&uplink, &access, &*remote.to_string(), &*outside, None, Some(inside)),
+    ] {
+        let shown = shown();
+        let session = shown.as_array().unwrap().iter().find(|session| session["from"] == *from).unwrap();
+        let rest = ["expires", "ages"].map(|name| session[name].as_u64().unwrap());
+        let expected = json!({
+            "network": "blue", "protocol": "udp", "worker": 0, "expires": rest[0], "ages": rest[1],
+            "from": from, "source": source, "new_source": new_source,
+            "to": to, "destination": destination, "new_destination": new_destination,
+        });
+        assert_eq!(*session, expected);
+        assert!(rest[0] <= 30 && rest[1] > rest[0], "{rest:?}");
+    }
+    let flush = ["express", "flush", "--network", "blue", "--json"];
+    assert_eq!(rig.vtep.cli(&flush).unwrap(), json!({ "flows": 0, "sessions": 2 }));
+    assert_eq!(shown(), json!([]));
+    assert_eq!(await_both().to_string(), outside, "the session itself goes on");
+    rig.vtep.cli(&["nat", "flush", "--network", "blue", "--json"]).unwrap();
+    assert_eq!(shown(), json!([]));
 }
 
 #[test]

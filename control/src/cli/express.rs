@@ -7,21 +7,21 @@ use crate::api::{
     client::ClientError,
     types::{
         Lane,
-        express::{ExpressFlushed, ExpressStatus, Flow},
+        express::{ExpressFlushed, ExpressSession, ExpressStatus, Flow},
     },
 };
 
 /// `vxlane express`
 #[derive(Clone, Debug, Subcommand)]
 pub enum ExpressCommand {
-    /// Print where there is one, how full its maps are, and the flows in it
+    /// Print where there is one, how full its maps are, and the flows and sessions in it
     #[command(alias = "list", alias = "ls")]
     Show {
-        /// Only the flows of this network
+        /// Only the flows and sessions of this network
         #[arg(long, value_name = "NAME")]
         network: Option<String>,
     },
-    /// Have workers decide again about every flow
+    /// Have workers decide again about every flow and session, and print how many there were
     Flush {
         /// Only those of this network
         #[arg(long, value_name = "NAME")]
@@ -36,7 +36,8 @@ pub(super) async fn answer(ask: &Question<'_>, command: &ExpressCommand) -> Resu
         }
         ExpressCommand::Flush { network } => {
             let path = format!("/v1/express/flows{}", query(&[("network", network.clone())]));
-            ask.delete_and_show(&path, |flushed: &ExpressFlushed| format!("{}\n", flushed.flows)).await
+            let count = |flushed: &ExpressFlushed| format!("{}\n", flushed.flows + flushed.sessions);
+            ask.delete_and_show(&path, count).await
         }
     }
 }
@@ -70,6 +71,10 @@ fn render(status: &ExpressStatus) -> String {
     if !status.flows.is_empty() {
         text.push('\n');
         text.push_str(&flows(&status.flows));
+    }
+    if !status.sessions.is_empty() {
+        text.push('\n');
+        text.push_str(&sessions(&status.sessions));
     }
     text
 }
@@ -115,6 +120,29 @@ fn flows(flows: &[Flow]) -> String {
     columns.render()
 }
 
+fn sessions(sessions: &[ExpressSession]) -> String {
+    let titles =
+        ["NETWORK", "PROTO", "FROM", "SOURCE", "BECOMES", "TO", "DESTINATION", "BECOMES", "WORKER", "EXPIRES", "AGES"];
+    let mut columns = Columns::titled(&titles);
+    for session in sessions {
+        let became = |end: Option<std::net::SocketAddrV4>| end.map(|end| end.to_string()).unwrap_or_default();
+        columns.row([
+            session.network.clone(),
+            session.protocol.clone(),
+            session.from.clone(),
+            session.source.to_string(),
+            became(session.new_source),
+            session.to.clone(),
+            session.destination.to_string(),
+            became(session.new_destination),
+            session.worker.to_string(),
+            session.expires.to_string(),
+            session.ages.to_string(),
+        ]);
+    }
+    columns.render()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +152,7 @@ mod tests {
     };
 
     #[test]
-    fn devices_come_first_with_the_reason_of_those_that_have_no_lane_and_then_a_line_for_each_flow() {
+    fn devices_come_first_with_the_reason_of_those_that_have_no_lane_and_then_a_line_for_each_flow_and_session() {
         let device = |interface: &str, lane, why: Option<&str>| Device {
             interface: interface.to_owned(),
             network: None,
@@ -145,6 +173,30 @@ mod tests {
             expires: 29,
             ages: 299,
         };
+        let (inside, remote) = ("10.0.0.1:4000".parse().unwrap(), "198.51.100.7:53".parse().unwrap());
+        let outside = "192.0.2.1:20000".parse().unwrap();
+        let out = ExpressSession {
+            network: "blue".to_owned(),
+            protocol: "udp".to_owned(),
+            from: "p0".to_owned(),
+            source: inside,
+            destination: remote,
+            to: "u0".to_owned(),
+            new_source: Some(outside),
+            new_destination: None,
+            worker: 0,
+            expires: 30,
+            ages: 262,
+        };
+        let back = ExpressSession {
+            from: "u0".to_owned(),
+            source: remote,
+            destination: outside,
+            to: "p0".to_owned(),
+            new_source: None,
+            new_destination: Some(inside),
+            ..out.clone()
+        };
         let status = ExpressStatus {
             choice: ExpressChoice::Auto,
             open: true,
@@ -154,6 +206,7 @@ mod tests {
             workers: vec![Share { worker: 0, flows: 1, limit: 32_768, placed: 2, refused: 0, removed: 1 }],
             frames: Frames { hits: 5, misses: 2, sent: 2, ..Frames::default() },
             flows: vec![flow],
+            sessions: vec![out, back],
         };
         let expected = "\
 express auto, open, by tcx
@@ -169,6 +222,10 @@ frames: hits 5 misses 2 confirms 0 stale 0 passed 0 sent 2 (dropped: no_exit 0 n
 
 NETWORK  FROM  SOURCE             ADDRESS   TO         DESTINATION        WORKER  EXPIRES  AGES
 blue     p0    02:00:00:00:00:0a  10.0.0.1  192.0.2.2  02:00:00:00:00:0b       0       29   299
+
+NETWORK  PROTO  FROM  SOURCE           BECOMES          TO  DESTINATION      BECOMES        WORKER  EXPIRES  AGES
+blue     udp    p0    10.0.0.1:4000    192.0.2.1:20000  u0  198.51.100.7:53  -                   0       30   262
+blue     udp    u0    198.51.100.7:53  -                p0  192.0.2.1:20000  10.0.0.1:4000       0       30   262
 ";
         assert_eq!(render(&status), expected);
         let closed = ExpressStatus { open: false, why: Some("it is off".to_owned()), attached: None, ..status };

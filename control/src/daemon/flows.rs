@@ -2,26 +2,25 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
 };
 
 use vxlane_dataplane::{
-    attach::express::{Encap, ExpressCounters, ExpressError, FlowKey, KIND_TUNNEL, TunnelKey, Way},
+    attach::express::{
+        Encap, Epochs, ExpressCounters, ExpressError, FlowKey, KIND_TUNNEL, Rewrite, SessionKey, TunnelKey, Way,
+    },
     engine::WorkerGone,
     express,
-    ids::{NetworkId, PortId},
-    wire::MacAddr,
+    ids::NetworkId,
+    nat::Protocol,
+    wire::{MacAddr, Version},
 };
 
-use super::{
-    Daemon, LaneError, NoSuchNetwork,
-    express::{Lane, share},
-    ports::OpenPort,
-};
+use super::{Daemon, LaneError, NoSuchNetwork, express::share, ports::OpenPort};
 use crate::{
     api::types::{
         self,
-        express::{Device, ExpressStatus, Flow, Frames, Share},
+        express::{Device, ExpressFlushed, ExpressSession, ExpressStatus, Flow, Frames, Share},
     },
     config::ExpressChoice,
 };
@@ -40,20 +39,21 @@ pub enum FlowsError {
     Lane(Box<LaneError>),
 }
 
-/// Flows that are told of, at most.
+/// Flows that are told of, at most, and sessions.
 const TOLD: usize = 10_000;
 /// Where the addresses of VTEPs are in the outer headers.
 const OUTER_DESTINATION: usize = 30;
 
 impl Daemon {
-    /// The express lane, with the flows of one network or of all.
+    /// The express lane, with the flows and sessions of one network or of all.
     ///
     /// # Errors
     /// [`FlowsError`]
     pub fn express(&self, only: Option<&str>) -> Result<ExpressStatus, FlowsError> {
-        let only = self.network_number(only)?;
-        let mut flows = self.flows(only)?;
+        let only = self.only(only)?;
+        let Good { mut flows, mut sessions } = self.good(only)?;
         flows.truncate(TOLD);
+        sessions.truncate(TOLD);
         let counters = self.seen_by_programs()?;
         Ok(ExpressStatus {
             choice: self.plan.express,
@@ -74,22 +74,23 @@ impl Daemon {
                 no_headers: counters.no_headers,
             },
             flows,
+            sessions,
         })
     }
 
-    /// Has workers decide again about every flow of one network, or of all; says how many flows
-    /// there were. No frame takes the way of an old decision when this returns.
+    /// Has workers decide again about every flow and session of one network, or of all; says how
+    /// many there were. No frame takes the way of an old decision when this returns.
     ///
     /// # Errors
     /// [`FlowsError`]
-    pub fn flush_flows(&self, only: Option<&str>) -> Result<usize, FlowsError> {
-        let only = self.network_number(only)?;
-        let flows = self.flows(only)?.len();
+    pub fn flush_flows(&self, only: Option<&str>) -> Result<ExpressFlushed, FlowsError> {
+        let only = self.only(only)?;
+        let good = self.good(only)?;
         self.end_flows(only);
-        Ok(flows)
+        Ok(ExpressFlushed { flows: good.flows.len(), sessions: good.sessions.len() })
     }
 
-    /// Has workers decide again about every flow of `only`, or of all networks.
+    /// Has workers decide again about every flow and session of `only`, or of all networks.
     pub(super) fn end_flows(&self, only: Option<NetworkId>) {
         let Some(lane) = &self.lane else { return };
         let all = self.plan.networks.iter().filter_map(|network| self.ids.network(&network.name));
@@ -141,31 +142,38 @@ impl Daemon {
         Ok(share.collect())
     }
 
-    fn network_number(&self, name: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
-        name.map(|name| self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()))).transpose()
-    }
-
-    /// The flows that are good now.
-    fn flows(&self, only: Option<NetworkId>) -> Result<Vec<Flow>, FlowsError> {
-        let Some(lane) = &self.lane else { return Ok(Vec::new()) };
-        let (flows, tunnels) = lane.express.list().map_err(failed)?;
-        let names = Names::of(self);
-        let now = express::kernel_time();
-        let is_good = |way: &Way| is_good(lane, way, now) && only.is_none_or(|only| u32::from(only.0) == way.network);
-        let told = flows.iter().filter(|(_, encap)| is_good(&encap.way));
-        let mut all: Vec<Flow> = told.map(|(key, encap)| names.of_endpoint(key, encap, now)).collect();
-        let told = tunnels.iter().filter(|(_, way)| is_good(way));
-        all.extend(told.map(|(key, way)| names.of_tunnel(key, way, now)));
-        all.sort_by(|a, b| {
+    /// What is good now of one network or of all.
+    fn good(&self, only: Option<NetworkId>) -> Result<Good, FlowsError> {
+        let Some(lane) = &self.lane else { return Ok(Good::default()) };
+        let listed = lane.express.list().map_err(failed)?;
+        let (names, now) = (Names::of(self), express::kernel_time());
+        let is_good = |way: &Way, epoch: fn(&Epochs, NetworkId) -> u32| {
+            let network = u16::try_from(way.network).map(NetworkId);
+            let network = network.ok().filter(|&network| only.is_none_or(|only| only == network));
+            network.is_some_and(|network| epoch(&lane.express.epochs(), network) == way.epoch) && now < way.expires
+        };
+        let told = listed.flows.iter().filter(|(_, encap)| is_good(&encap.way, Epochs::of));
+        let mut flows: Vec<Flow> = told.map(|(key, encap)| names.of_endpoint(key, encap, now)).collect();
+        let told = listed.tunnels.iter().filter(|(_, way)| is_good(way, Epochs::of));
+        flows.extend(told.map(|(key, way)| names.of_tunnel(key, way, now)));
+        flows.sort_by(|a, b| {
             (&a.network, &a.from, &a.source, &a.destination).cmp(&(&b.network, &b.from, &b.source, &b.destination))
         });
-        Ok(all)
+        let told = listed.sessions.iter().filter(|(_, rewrite)| is_good(&rewrite.way, Epochs::of_sessions));
+        let mut sessions: Vec<ExpressSession> =
+            told.map(|(key, rewrite)| names.of_session(key, rewrite, now)).collect();
+        sessions.sort_by(|a, b| {
+            (&a.network, &a.from, a.source, a.destination).cmp(&(&b.network, &b.from, b.source, b.destination))
+        });
+        Ok(Good { flows, sessions })
     }
 }
 
-fn is_good(lane: &Lane, way: &Way, now: u64) -> bool {
-    let network = u16::try_from(way.network).map(NetworkId);
-    network.is_ok_and(|network| lane.express.epochs().of(network) == way.epoch) && now < way.expires
+/// What programs repeat.
+#[derive(Default)]
+struct Good {
+    flows: Vec<Flow>,
+    sessions: Vec<ExpressSession>,
 }
 
 /// What numbers stand for.
@@ -195,16 +203,46 @@ impl Names {
         Flow { src_vtep: Some(key.vtep.into()), ..self.flow(way, key.source, key.destination, now) }
     }
 
+    fn of_session(&self, key: &SessionKey, rewrite: &Rewrite, now: u64) -> ExpressSession {
+        let [a, b, c, d, e, f, g, h] = key.addresses;
+        let [i, j, k, l] = key.ports;
+        let end = |address: [u8; 4], port| SocketAddrV4::new(address.into(), u16::from_be_bytes(port));
+        let (way, became) = (&rewrite.way, Some(end(rewrite.address, rewrite.port)));
+        let protocol = u8::try_from(key.protocol).ok().and_then(|number| Protocol::from_number(Version::V4, number));
+        // Of what comes from outside the stations are no part of the key.
+        let leaves = key.source != [0; 6];
+        ExpressSession {
+            network: self.network(way),
+            protocol: protocol.map_or_else(String::new, |protocol| protocol.name().to_owned()),
+            from: self.port(way.from),
+            source: end([a, b, c, d], [i, j]),
+            destination: end([e, f, g, h], [k, l]),
+            to: self.port(way.to),
+            new_source: became.filter(|_| leaves),
+            new_destination: became.filter(|_| !leaves),
+            worker: way.worker,
+            expires: seconds(way.expires, now),
+            ages: seconds(way.ages, now),
+        }
+    }
+
+    fn network(&self, way: &Way) -> String {
+        self.networks.get(&way.network).cloned().unwrap_or_default()
+    }
+
+    fn port(&self, tag: u16) -> String {
+        self.ports.get(&tag).cloned().unwrap_or_default()
+    }
+
     fn flow(&self, way: &Way, source: [u8; 6], destination: [u8; 6], now: u64) -> Flow {
-        let port = |tag: u16| self.ports.get(&PortId(tag).0).cloned().unwrap_or_default();
         Flow {
-            network: self.networks.get(&way.network).cloned().unwrap_or_default(),
-            from: port(way.from),
+            network: self.network(way),
+            from: self.port(way.from),
             src_vtep: None,
             source: MacAddr(source).to_string(),
             address: None::<IpAddr>,
             destination: MacAddr(destination).to_string(),
-            to: port(way.to),
+            to: self.port(way.to),
             dst_vtep: None,
             worker: way.worker,
             expires: seconds(way.expires, now),

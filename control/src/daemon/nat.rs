@@ -164,7 +164,7 @@ impl Daemon {
     /// # Errors
     /// [`NatError`]
     pub fn nat(&self, only: Option<&str>) -> Result<NatStatus, NatError> {
-        let only = self.named(only)?;
+        let only = self.only(only)?;
         let workers = self.with_nat::<Ipv4Addr, _>(|nat| nat.report())?;
         let workers6 = self.with_nat::<Ipv6Addr, _>(|nat| nat.report())?;
         let mut sessions = Vec::new();
@@ -193,7 +193,7 @@ impl Daemon {
     /// # Errors
     /// [`NatError`]
     pub fn flush_nat(&self, only: Option<&str>, address: Option<IpAddr>) -> Result<usize, NatError> {
-        let only = self.named(only)?;
+        let only = self.only(only)?;
         Ok(self.end_sessions(only, address)?)
     }
 
@@ -203,11 +203,6 @@ impl Daemon {
         let ended6 = self.with_nat::<Ipv6Addr, _>(move |nat| nat.retain(|session| stays(session, only, address)))?;
         self.settle();
         Ok(ended.into_iter().chain(ended6).map(|(_, ended)| ended).sum())
-    }
-
-    fn named(&self, network: Option<&str>) -> Result<Option<NetworkId>, NoSuchNetwork> {
-        let id = |name: &str| self.ids.network(name).ok_or_else(|| NoSuchNetwork(name.to_owned()));
-        network.map(id).transpose()
     }
 
     fn read_sessions<A: Translated>(

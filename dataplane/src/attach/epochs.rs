@@ -59,8 +59,14 @@ impl Epochs {
 
     /// The epoch of what lies outside of all networks: routes, their next hops, and those hops'
     /// addresses.
-    pub fn of_outside(&self) -> u32 {
+    fn of_outside(&self) -> u32 {
         self.at(LAST)
+    }
+
+    /// The epoch of sessions of address translation of `network`: it ends with either. Both only ever
+    /// grow, so that their sum is the same for as long as both are.
+    pub fn of_sessions(&self, network: NetworkId) -> u32 {
+        self.of(network).wrapping_add(self.of_outside())
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "flows are long gone when 2^32 epochs have ended")]

@@ -39,7 +39,7 @@ use crate::{
     nat::Board,
 };
 pub use kept::KeptLeg;
-pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, TunnelKey, Way};
+pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, Rewrite, SessionKey, TunnelKey, Way};
 
 /// Why an interface could not have the express lane.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +133,17 @@ impl AddAssign for ExpressCounters {
     }
 }
 
+/// What is in the maps that workers fill, good or not.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// Frames of endpoints.
+    pub flows: Vec<(FlowKey, Encap)>,
+    /// Frames from other VTEPs.
+    pub tunnels: Vec<(TunnelKey, Way)>,
+    /// Packets of sessions of address translation.
+    pub sessions: Vec<(SessionKey, Rewrite)>,
+}
+
 /// One instance of the programs, on any number of interfaces of one network namespace.
 pub struct Express {
     // First, so that they are dropped first: detaching needs the programs.
@@ -150,6 +161,7 @@ pub struct Express {
     events: PerCpuArray<MapData, u64>,
     flows: BpfMap<MapData, abi::FlowKey, abi::Encap>,
     tunnels: BpfMap<MapData, abi::TunnelKey, abi::Way>,
+    sessions: BpfMap<MapData, abi::SessionKey, abi::Rewrite>,
     flow_map: OwnedFd,
     tunnel_map: OwnedFd,
     session_map: OwnedFd,
@@ -199,6 +211,7 @@ impl Express {
             events: take(&mut object, maps::EVENTS)?,
             flows: take(&mut object, maps::FLOWS)?,
             tunnels: take(&mut object, maps::TUNNELS)?,
+            sessions: take(&mut object, maps::SESSIONS)?,
             epochs: Arc::new(epochs),
             board: Arc::new(leases),
             object,
@@ -371,16 +384,16 @@ impl Express {
         }))
     }
 
-    /// Every flow that is in the maps, good or not.
+    /// Every flow and session that is in the maps, good or not.
     ///
     /// # Errors
     /// [`ExpressError::Map`]
-    #[expect(clippy::type_complexity, reason = "two lists, of what the two maps hold")]
-    pub fn list(&self) -> Result<(Vec<(abi::FlowKey, abi::Encap)>, Vec<(abi::TunnelKey, abi::Way)>), ExpressError> {
-        // Workers remove flows meanwhile; then the kernel begins again, and may show some twice.
-        let flows = self.flows.iter().take(LISTED).collect::<Result<_, _>>().map_err(map_failed(maps::FLOWS))?;
-        let tunnels = self.tunnels.iter().take(LISTED).collect::<Result<_, _>>().map_err(map_failed(maps::TUNNELS))?;
-        Ok((flows, tunnels))
+    pub fn list(&self) -> Result<Listed, ExpressError> {
+        Ok(Listed {
+            flows: all_of(&self.flows, maps::FLOWS)?,
+            tunnels: all_of(&self.tunnels, maps::TUNNELS)?,
+            sessions: all_of(&self.sessions, maps::SESSIONS)?,
+        })
     }
 
     /// What passed `port` in this lane since it was attached, also after it was detached.
@@ -523,6 +536,11 @@ fn another<K: Pod, V: Pod>(descriptor: &OwnedFd, name: &'static str) -> Result<B
     Map::HashMap(data).try_into().map_err(map_failed(name))
 }
 
+fn all_of<K: Pod, V: Pod>(map: &BpfMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, ExpressError> {
+    // Workers remove entries meanwhile; then the kernel begins again, and may show some twice.
+    map.iter().take(LISTED).collect::<Result<_, _>>().map_err(map_failed(name))
+}
+
 fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ExpressError> {
     let program = object.program_mut(name).ok_or(ExpressError::Missing { name })?;
     program.try_into().map_err(|source| ExpressError::Program { name, source })
@@ -551,7 +569,7 @@ const MANY: usize = 64;
 /// Set to `clsact`, has programs be attached as on kernels that have nothing better.
 const MEANS: &str = "VXLANE_TC";
 
-/// As many flows as are shown at once.
+/// As many entries of a map as are shown at once.
 const LISTED: usize = 2 * abi::MAX_FLOWS as usize;
 
 /// Built by `cargo xtask ebpf` from `ebpf/express`.

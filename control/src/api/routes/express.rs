@@ -11,7 +11,7 @@ use crate::api::{
     },
 };
 
-/// The express lane, its devices, and its flows.
+/// The express lane, its devices, its flows, and its sessions of address translation.
 #[utoipa::path(
     get,
     path = "/v1/express",
@@ -26,7 +26,7 @@ pub(in crate::api) async fn show(
     daemon.ask(move |daemon| daemon.express(asked.network.as_deref())).await
 }
 
-/// Has workers decide again about every flow.
+/// Has workers decide again about every flow and session.
 #[utoipa::path(
     delete,
     path = "/v1/express/flows",
@@ -38,5 +38,5 @@ pub(in crate::api) async fn flush(
     asked: Result<Query<OfNetwork>, QueryRejection>,
 ) -> Answer<ExpressFlushed> {
     let asked = query(asked)?;
-    daemon.ask(move |daemon| daemon.flush_flows(asked.network.as_deref()).map(|flows| ExpressFlushed { flows })).await
+    daemon.ask(move |daemon| daemon.flush_flows(asked.network.as_deref())).await
 }

@@ -1,6 +1,6 @@
 //! What the API says of the express lane.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,8 +24,11 @@ pub struct ExpressStatus {
     pub workers: Vec<Share>,
     /// What became of the frames that the programs saw.
     pub frames: Frames,
-    /// The flows that are good now.
+    /// The flows that are good now, the first 10,000 of them.
     pub flows: Vec<Flow>,
+    /// The sessions of address translation that are good now, each way by itself, the first 10,000
+    /// of them.
+    pub sessions: Vec<ExpressSession>,
 }
 
 /// An interface, and whether its flows may take the express lane.
@@ -114,9 +117,43 @@ pub struct Flow {
     pub ages: u64,
 }
 
+/// A session of address translation whose packets one way are translated without asking a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExpressSession {
+    /// The network of its endpoint.
+    pub network: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The device where its packets come in.
+    pub from: String,
+    /// Their source.
+    #[schema(value_type = String)]
+    pub source: SocketAddrV4,
+    /// Their destination.
+    #[schema(value_type = String)]
+    pub destination: SocketAddrV4,
+    /// The device where they leave.
+    pub to: String,
+    /// What their source becomes, if they leave the overlay.
+    #[schema(value_type = Option<String>)]
+    pub new_source: Option<SocketAddrV4>,
+    /// What their destination becomes, if they come into the overlay.
+    #[schema(value_type = Option<String>)]
+    pub new_destination: Option<SocketAddrV4>,
+    /// The worker that has it.
+    pub worker: u16,
+    /// Seconds until the worker is asked again.
+    pub expires: u64,
+    /// Seconds until it ends, or its endpoint is forgotten, unless it is heard of again; so long
+    /// does it go on without a daemon.
+    pub ages: u64,
+}
+
 /// `DELETE /v1/express/flows`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExpressFlushed {
     /// Flows that were good until then.
     pub flows: usize,
+    /// Sessions of address translation that were, each way by itself. They go on, by way of workers.
+    pub sessions: usize,
 }
