@@ -4,7 +4,7 @@
 //! where that asks no questions; where it does, they are left out and named at the end, and
 //! under `CI=true` that is a failure.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command, thread};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -32,11 +32,14 @@ const LANES: &[(&str, &[&str])] = &[("on", &["interop", "forwarding", "host"]), 
 impl Test {
     pub(crate) fn run(self) -> Result<()> {
         setup::Setup { ebpf: !self.only }.run()?;
-        if !self.only {
-            Ci {}.run()?;
-            ebpf::Ebpf { check: true }.run()?;
-        }
-        repo::run(repo::cargo().args(["build", "--release", "--package", "vxlane"]))?;
+        // Side by side, because the last steps of the one leave a processor idle.
+        thread::scope(|scope| {
+            let build = || repo::run(repo::cargo().args(["build", "--quiet", "--release", "--package", "vxlane"]));
+            let daemon = scope.spawn(build);
+            let checked = if self.only { Ok(()) } else { check() };
+            let built = daemon.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+            checked.and(built)
+        })?;
         let binary = repo::target_dir().join("release/vxlane");
         let mut tests = repo::cargo();
         tests.env("VXLANE_BIN", &binary);
@@ -88,6 +91,12 @@ impl Test {
         eprintln!("\n{message}");
         Ok(())
     }
+}
+
+/// Everything but the tests.
+fn check() -> Result<()> {
+    Ci {}.run()?;
+    ebpf::Ebpf { check: true }.run()
 }
 
 /// The folders with integration tests.

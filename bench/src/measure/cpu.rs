@@ -87,7 +87,8 @@ pub fn at(rate: f64) -> String {
 /// The name of the case without a limit.
 pub const FLOOD: &str = "under flood";
 
-const NEAR_LIMIT: &str = "at 90 % of its lossless rate";
+/// The name of the case a little below the peer's own limit.
+pub const NEAR_LIMIT: &str = "at 90 % of its lossless rate";
 
 /// Far enough below the limit for a loss to be rare.
 const BELOW_LIMIT: f64 = 0.9;

@@ -8,7 +8,7 @@ mod pps;
 mod rr;
 mod tcp;
 
-pub use cpu::{FLOOD, at};
+pub use cpu::{FLOOD, NEAR_LIMIT, at};
 pub use idle::CROWD;
 pub use rr::ALONE;
 

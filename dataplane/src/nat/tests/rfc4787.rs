@@ -113,6 +113,19 @@ fn req6_packets_from_inside_refresh_and_those_from_outside_only_when_asked_to() 
 }
 
 #[test]
+fn req7_an_outside_host_with_the_address_of_an_inside_one_is_another() {
+    let mut rig = Rig::new();
+    let port = outside_port(&mut rig, 1000, inside(3), 53);
+    let own = rig.out(&udp(inside(3), SERVER, 53, 9, b"x")).unwrap();
+    assert_ne!(ports(&own).0, port);
+    let arrived = rig.delivered(&udp(inside(3), OUTSIDE, 53, port, b"y"));
+    assert_eq!((addresses(&arrived), ports(&arrived)), ((inside(3), INSIDE), (53, 1000)));
+    assert_checksums_hold(&arrived);
+    let arrived = rig.delivered(&udp(SERVER, OUTSIDE, 9, ports(&own).0, b"y"));
+    assert_eq!((addresses(&arrived), ports(&arrived)), ((SERVER, inside(3)), (9, 53)));
+}
+
+#[test]
 fn req8_anybody_may_answer_or_only_whoever_has_a_called_address() {
     let mut open = Rig::new();
     let port = outside_port(&mut open, 1000, SERVER, 53);
