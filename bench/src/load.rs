@@ -100,7 +100,7 @@ impl Trial {
 /// What makes packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Generator {
-    /// Numbered packets put on the device by packet sockets, and all checked where they are taken off it
+    /// Numbered packets put on the device by AF_XDP, and all checked where they are taken off it
     #[default]
     Packets,
     /// The same from UDP socket to UDP socket, through both ends' IP stacks

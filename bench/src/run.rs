@@ -191,11 +191,11 @@ impl Stage {
 fn notes(options: &Options) -> Vec<String> {
     let generator = match options.plan.tools.generator {
         Generator::Packets => {
-            "UDP packets are put on devices and taken off them by packet sockets: no IP stack sees them."
+            "UDP packets are put on devices by AF_XDP and taken off them by packet sockets: no IP stack sees them."
         }
         Generator::Sockets => "UDP packets go from socket to socket, through the containers' IP stacks.",
         Generator::Pktgen => {
-            "UDP packets are put on devices and taken off them by packet sockets, and on half paths by pktgen."
+            "UDP packets are put on devices by AF_XDP, or pktgen on half paths, and taken off them by packet sockets."
         }
     };
     let mut notes = vec![
