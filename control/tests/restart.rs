@@ -237,17 +237,23 @@ fn a_restart_into_a_program_or_a_file_that_cannot_be_is_refused() {
         fs::set_permissions(&new, fs::metadata(rig::VXLANE).unwrap().permissions()).unwrap();
         fs::rename(new, &program).unwrap();
     };
+    let mut marks = vec![("replaced", probe.sent())];
     replace(b"#!/bin/sh\nexit 3\n");
     assert!(rig::ask_refused(&rig.homes[0], "restart").contains("does not run: exit status: 3"));
+    marks.push(("refused", probe.sent()));
     replace(&fs::read(rig::binary()).unwrap());
+    marks.push(("replaced again", probe.sent()));
     let config = fs::read_to_string(rig.homes[0].config()).unwrap();
     fs::write(rig.homes[0].config(), config.replace("vni = 5000", "vni = 50000000")).unwrap();
     assert!(rig::ask_refused(&rig.homes[0], "restart").contains("network[0].vni = 50000000: a VNI has 24 bits"));
     fs::write(rig.homes[0].config(), config).unwrap();
+    marks.push(("refused again", probe.sent()));
     ask(&rig.homes[0], "restart");
+    marks.push(("restarted", probe.sent()));
     probe.await_arrival();
     let fate = probe.finish();
-    assert_eq!(fate.lost(0..fate.sent), 0);
+    let lost: Vec<u64> = (0..fate.sent).filter(|&number| fate.lost(number..number + 1) > 0).collect();
+    assert!(lost.is_empty(), "{} of {}, {:?} to {:?}; {marks:?}", lost.len(), fate.sent, lost.first(), lost.last());
     assert_eq!(daemon.terminate(), Some(0));
 }
 
