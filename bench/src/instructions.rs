@@ -163,7 +163,8 @@ fn broken(lines: &[Line]) -> Vec<String> {
             continue;
         };
         for line in of_path() {
-            if line.instructions >= MOST_INSTRUCTIONS {
+            // A guard is looked at beside the work that this is promised of.
+            if path != Path::Guarded && line.instructions >= MOST_INSTRUCTIONS {
                 broken.push(format!(
                     "{name} among {} stations takes {:.0} instructions, not under {MOST_INSTRUCTIONS}",
                     line.plan.stations, line.instructions
