@@ -26,7 +26,7 @@ use crate::{
     commit::Ways,
     config::NatChoice,
     desired::Plan,
-    netlink::{self, NextHop},
+    netlink::{self, NextHop, Routed},
     sockets::{self, InUse},
 };
 
@@ -42,7 +42,7 @@ pub(super) struct WayOut {
 }
 
 /// Routers that are kept known though no packet has asked for them.
-pub(super) const ROUTERS: usize = 64;
+const ROUTERS: usize = 64;
 /// Sessions that are told of, at most.
 const TOLD: usize = 10_000;
 
@@ -63,18 +63,19 @@ fn is_wanted(plan: &Plan) -> bool {
 }
 
 /// The host's routes, and its neighbours on the uplink; those among them that are routers.
-fn look(uplink: Uplink) -> Result<(Ways<Ipv4Addr>, Vec<NextHop>), StartError> {
+pub(super) fn look<A: Routed>(uplink: Uplink) -> Result<(Ways<A>, Vec<NextHop>), StartError> {
     let mtu = u16::try_from(uplink.mtu).unwrap_or(u16::MAX);
-    let routes = netlink::routes::<Ipv4Addr>(uplink.index, mtu).map_err(StartError::Netlink)?;
+    let routes = netlink::routes::<A>(uplink.index, mtu).map_err(StartError::Netlink)?;
     let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
-    let routers: BTreeSet<Ipv4Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
-    let routers = routers.into_iter().map(|router| netlink::next_hop(uplink.index, router.into()));
+    let routers: BTreeSet<A> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
+    // What a route names as its gateway is on the link.
+    let routers = routers.into_iter().map(|router| netlink::on_link(uplink.index, router.into()));
     let routers = routers.collect::<Result<_, _>>().map_err(StartError::Netlink)?;
     Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
 }
 
 /// The router that a route leads to, if it leads to one on the uplink.
-pub(super) fn router<A: Copy>(route: &Route<A>) -> Option<A> {
+fn router<A: Copy>(route: &Route<A>) -> Option<A> {
     match route {
         Route::Uplink { gateway, .. } => *gateway,
         Route::Elsewhere | Route::Unreachable => None,
@@ -125,7 +126,7 @@ impl Daemon {
 
     /// Has the kernel ask for the routers and waits a moment for the answers, so that the first
     /// packets find the way open.
-    fn look_for_routers(&self) -> Result<(Ways<Ipv4Addr>, Vec<NextHop>), StartError> {
+    pub(super) fn look_for_routers<A: Routed>(&self) -> Result<(Ways<A>, Vec<NextHop>), StartError> {
         let deadline = Instant::now() + RESOLVE;
         let (mut ways, mut routers) = look(self.uplink)?;
         self.solicit_all(&routers);

@@ -1,11 +1,6 @@
 //! The way out of the overlay for IPv6: there while a network wants one, and kept true.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    net::{IpAddr, Ipv6Addr},
-    thread,
-    time::Instant,
-};
+use std::{collections::HashSet, net::Ipv6Addr};
 
 use ipnetwork::Ipv6Network;
 use vxlane_dataplane::{
@@ -15,8 +10,7 @@ use vxlane_dataplane::{
 
 use super::{
     Daemon, StartError,
-    nat::{ROUTERS, avoided, router},
-    next_hops::{RESOLVE, Uplink},
+    nat::{avoided, look},
 };
 use crate::{
     commit::Ways,
@@ -54,17 +48,6 @@ fn routed(plan: &Plan) -> HashSet<Ipv6Network> {
     routed.filter_map(|network| network.subnet6).collect()
 }
 
-/// The host's routes, and its neighbours on the uplink; those among them that are routers.
-fn look(uplink: Uplink) -> Result<(Ways<Ipv6Addr>, Vec<NextHop>), StartError> {
-    let mtu = u16::try_from(uplink.mtu).unwrap_or(u16::MAX);
-    let routes = netlink::routes::<Ipv6Addr>(uplink.index, mtu).map_err(StartError::Netlink)?;
-    let neighbours = netlink::neighbours(uplink.index).map_err(StartError::Netlink)?;
-    let routers: BTreeSet<Ipv6Addr> = routes.iter().filter_map(|(_, route)| router(route)).take(ROUTERS).collect();
-    let routers = routers.into_iter().map(|router| netlink::on_link(uplink.index, IpAddr::V6(router)));
-    let routers = routers.collect::<Result<_, _>>().map_err(StartError::Netlink)?;
-    Ok((Ways { routes, neighbours: neighbours.into_iter().collect() }, routers))
-}
-
 impl Daemon {
     /// Has a way out for IPv6 be there if a network of the plan wants one, as the host has its
     /// address and routes now; and none if none does.
@@ -77,7 +60,7 @@ impl Daemon {
         let in_use = sockets::in_use().map_err(StartError::Sockets)?;
         let (ways, routers) = match &self.way_out6 {
             Some(_) => look(self.uplink)?,
-            None => self.look_for_routers_v6()?,
+            None => self.look_for_routers()?,
         };
         let before = self.way_out6.take();
         let was = before.as_ref().and_then(|way_out| way_out.address);
@@ -133,18 +116,5 @@ impl Daemon {
             self.steer.set_outside_v6(None, &HashSet::new())?;
         }
         Ok(())
-    }
-
-    /// Has the kernel ask for the routers and waits a moment for the answers, so that the first
-    /// packets find the way open.
-    fn look_for_routers_v6(&self) -> Result<(Ways<Ipv6Addr>, Vec<NextHop>), StartError> {
-        let deadline = Instant::now() + RESOLVE;
-        let (mut ways, mut routers) = look(self.uplink)?;
-        self.solicit_all(&routers);
-        while routers.iter().any(NextHop::is_awaited) && Instant::now() < deadline {
-            thread::sleep(RESOLVE / 100);
-            (ways, routers) = look(self.uplink)?;
-        }
-        Ok((ways, routers))
     }
 }
