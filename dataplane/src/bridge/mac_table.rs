@@ -8,6 +8,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::station::{Packed, Realm, pack, unpack};
 use crate::{
     clock::Ticks,
     ids::{NetworkId, PortId, VtepId},
@@ -404,39 +405,6 @@ impl Foresight<'_> {
 fn hash(seed: [u64; 2], key: u64) -> u64 {
     let product = u128::from(key ^ seed[0]) * u128::from(seed[1]);
     product as u64 ^ (product >> 64) as u64
-}
-
-/// A station: the MAC address in the upper 48 bits, with its group bit turned over, and the network in the
-/// lower 16: so it takes a group address to give zero.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Packed(u64);
-
-/// What a network has to do with [`Packed`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Realm(u64);
-
-impl Realm {
-    #[inline(always)]
-    pub(crate) fn of(network: NetworkId) -> Self {
-        Self(u64::from(network.0) ^ GROUP_BIT)
-    }
-
-    #[inline(always)]
-    pub(super) fn pack(self, mac: MacAddr) -> Packed {
-        Packed(mac.to_u64() << 16 ^ self.0)
-    }
-}
-
-#[inline(always)]
-fn pack((network, mac): Key) -> Packed {
-    Realm::of(network).pack(mac)
-}
-
-const GROUP_BIT: u64 = 1 << 56;
-
-#[expect(clippy::cast_possible_truncation, reason = "the lower 16 bits are the network")]
-fn unpack(key: u64) -> Key {
-    (NetworkId(key as u16), MacAddr::from_u64((key ^ GROUP_BIT) >> 16))
 }
 
 #[cfg(test)]

@@ -2,14 +2,16 @@
 
 mod mac_table;
 mod moves;
+mod station;
 pub(crate) mod storm;
 
 pub use mac_table::{Entry, Learned, MacTable, Origin};
 
 use std::time::Duration;
 
-pub(crate) use mac_table::{Foresight, Realm};
+pub(crate) use mac_table::Foresight;
 use moves::Moves;
+pub(crate) use station::Realm;
 
 use crate::{
     clock::{Instant, Ticks},
