@@ -4,10 +4,12 @@
 //!  web (10.50.0.x) ── vxlane on A (192.0.2.1) ── R (192.0.2.2 | 198.51.100.1) ── server (198.51.100.7)
 //! ```
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::LabError;
 use crate::lab::{Host, Lab};
@@ -102,6 +104,16 @@ impl WaysOut {
         self.vtep.cli(&[&["network", "create", name][..], &options].concat()).map(drop)
     }
 
+    /// Kills the daemon and starts another one.
+    ///
+    /// # Errors
+    /// If it does not end, or the next one does not start.
+    pub fn kill_and_start_again(&mut self) -> Result<(), LabError> {
+        self.vtep.daemon().signal(Signal::SIGKILL)?;
+        self.vtep.daemon().wait(PATIENCE)?;
+        self.vtep.start_again(self.lab.host("A"))
+    }
+
     /// Connects a new container to `network`; `options` are those of `vxlane network connect`.
     ///
     /// # Errors
@@ -151,6 +163,34 @@ pub fn connect(ns: &Netns, to: impl Into<SocketAddr>) -> Result<TcpStream, LabEr
         stream.set_write_timeout(Some(PATIENCE)).map(|()| stream)
     })?;
     connected.map_err(LabError::syscall("connect", to.to_string()))
+}
+
+/// Sends `length` bytes from inside `ns` to `service`, which sends them back, and closes its way first.
+///
+/// # Panics
+/// If they do not come back as they were.
+pub fn there_and_back(ns: &Netns, service: SocketAddr, length: usize) {
+    let data = bytes(length as u64, length);
+    let exchanged = connect(ns, service).and_then(|stream| {
+        let failed = || LabError::syscall("exchange", service.to_string());
+        let sender = stream.try_clone().map_err(failed())?;
+        exchange(stream, sender, &data).map_err(failed())
+    });
+    match exchanged {
+        Ok(back) => assert!(back == data, "{length} bytes came back changed"),
+        Err(error) => panic!("{length} bytes did not come back: {error}"),
+    }
+}
+
+/// Sends all of `data` and its end while it takes what comes back.
+fn exchange(mut stream: TcpStream, mut sender: TcpStream, data: &[u8]) -> io::Result<Vec<u8>> {
+    thread::scope(|scope| {
+        let writing = scope.spawn(move || sender.write_all(data).and_then(|()| sender.shutdown(Shutdown::Write)));
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back)?;
+        writing.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))?;
+        Ok(back)
+    })
 }
 
 /// Waits until `condition` holds.

@@ -146,15 +146,7 @@ fn the_mtu_of_a_hop_of_1280_bytes_is_found_out_through_the_translation() {
     // By its route: a veth of 1280 bytes would not tell the server what it drops of its answers.
     rig.lab.host("R").ns().ip(&format!("route replace {SERVER}/32 dev s0 mtu 1280")).unwrap();
     let service = ways_out::serve(&rig.server, at(SERVER, 0), ways_out::echo).unwrap();
-    let mut stream = ways_out::connect(&web, service).unwrap();
-    let data = ways_out::bytes(2, 200_000);
-    let mut sender = stream.try_clone().unwrap();
-    let sent = data.clone();
-    let writing = thread::spawn(move || sender.write_all(&sent).and_then(|()| sender.shutdown(Shutdown::Write)));
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).unwrap();
-    writing.join().unwrap().unwrap();
-    assert!(back == data);
+    ways_out::there_and_back(&web, service, 200_000);
     let route = web.ip(&format!("route get {SERVER}")).unwrap();
     assert!(route.contains("mtu 1280"), "the container was told: {route}");
 }

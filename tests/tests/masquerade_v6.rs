@@ -6,8 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     sync::mpsc,
     thread,
     time::Duration,
@@ -17,7 +16,7 @@ use vxlane_tests::{
     LabError,
     netns::Netns,
     peer::VxlaneOptions,
-    ways_out::{self, OUTSIDE_V6, PATIENCE, ROUTER_V6, SERVER_V6, WaysOut},
+    ways_out::{self, OUTSIDE_V6, PATIENCE, ROUTER_V6, SERVER_V6, WaysOut, there_and_back},
 };
 
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x60, 0, 0, 0, 0, 0, 1);
@@ -53,19 +52,6 @@ fn ping(ns: &Netns, to: Ipv6Addr, hops: u8) -> String {
     let mut ping = ns.command("ping");
     ping.args(["-6", "-n", "-c", "1", "-W", "5", "-t", &hops.to_string(), &to.to_string()]);
     String::from_utf8(ping.output().unwrap().stdout).unwrap()
-}
-
-/// Sends `length` bytes to `service`, which sends them back.
-fn there_and_back(ns: &Netns, service: SocketAddr, length: usize) {
-    let data = ways_out::bytes(length as u64, length);
-    let mut stream = ways_out::connect(ns, service).unwrap();
-    let mut sender = stream.try_clone().unwrap();
-    let sent = data.clone();
-    let writing = thread::spawn(move || sender.write_all(&sent).and_then(|()| sender.shutdown(Shutdown::Write)));
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).unwrap();
-    writing.join().unwrap().unwrap();
-    assert!(back == data, "{length} bytes came back unchanged");
 }
 
 #[test]

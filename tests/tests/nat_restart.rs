@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use vxlane_tests::{
     netns::Netns,
@@ -102,10 +101,7 @@ fn f1_after_a_kill_what_was_established_for_some_seconds_goes_on() {
     let before = sessions(&rig);
     // They are kept every five seconds; a log line would not say more than that it was tried.
     thread::sleep(Duration::from_secs(7));
-    rig.vtep.daemon().signal(Signal::SIGKILL).unwrap();
-    rig.vtep.daemon().wait(PATIENCE).unwrap();
-    let WaysOut { vtep, lab, .. } = &mut rig;
-    vtep.start_again(lab.host("A")).unwrap();
+    rig.kill_and_start_again().unwrap();
     assert_eq!(sessions(&rig), before);
     let start = Instant::now();
     stream.write_all(b"after").unwrap();
@@ -128,10 +124,7 @@ fn connections_over_ipv6_go_on_after_a_kill_and_through_a_planned_restart() {
     let before = sessions(&rig);
     // As above.
     thread::sleep(Duration::from_secs(7));
-    rig.vtep.daemon().signal(Signal::SIGKILL).unwrap();
-    rig.vtep.daemon().wait(PATIENCE).unwrap();
-    let WaysOut { vtep, lab, .. } = &mut rig;
-    vtep.start_again(lab.host("A")).unwrap();
+    rig.kill_and_start_again().unwrap();
     let mut goes_on = || {
         stream.write_all(b"still there?").unwrap();
         stream.read_exact(&mut [0; 12]).unwrap();

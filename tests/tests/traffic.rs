@@ -17,16 +17,21 @@ use vxlane_tests::traffic::rr::{self, RrOptions};
 use vxlane_tests::traffic::tcp::{self, TcpOptions, Way};
 use vxlane_tests::traffic::udp::{self, UdpOptions};
 
-#[test]
-fn udp_generator_counts_every_packet() {
-    let pair = Pair::new();
-    let options = UdpOptions {
+/// A second of 20,000 packets in eight flows.
+fn eight_flows() -> UdpOptions {
+    UdpOptions {
         payload: 200,
         flows: 8,
         pace: Pace::Rate(20_000),
         amount: Amount::Packets(20_000),
         ..UdpOptions::default()
-    };
+    }
+}
+
+#[test]
+fn udp_generator_counts_every_packet() {
+    let pair = Pair::new();
+    let options = eight_flows();
     let (sent, received) = udp::exchange(&pair.c0, &pair.c1, &options).unwrap();
     assert_eq!(sent.packets, 20_000);
     assert!(received.exactly(20_000), "{received:?}");
@@ -49,13 +54,7 @@ fn udp_generator_floods_for_a_given_time() {
 #[test]
 fn packets_past_the_stacks_arrive_sound_and_are_counted() {
     let pair = Pair::new();
-    let options = UdpOptions {
-        payload: 200,
-        flows: 8,
-        pace: Pace::Rate(20_000),
-        amount: Amount::Packets(20_000),
-        ..UdpOptions::default()
-    };
+    let options = eight_flows();
     let before = udp_counters(&pair.c1);
     let sink = packets::capture(&pair.c1, None).unwrap();
     let sent = packets::send(&pair.c0, pair.c1.station(), sink.address().port(), &options).unwrap();
