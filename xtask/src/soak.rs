@@ -46,7 +46,7 @@ impl Soak {
     fn in_express_lane() -> Result<()> {
         let mut tests = repo::cargo();
         tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(test::LANE_VARIABLE, "on");
-        tests.args(["test", "--package", "vxlane-tests", "--no-fail-fast"]);
+        tests.args(["test", "--workspace", "--no-fail-fast"]);
         let starts_daemons = |text: &str| DAEMONS.iter().any(|start| text.contains(start));
         for name in test::programs_with(starts_daemons)? {
             tests.args(["--test", &name]);
