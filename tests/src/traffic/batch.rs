@@ -164,6 +164,11 @@ pub(super) fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value:
     check(answer)
 }
 
+/// Has a packet socket leave out what its device sends.
+pub(super) fn ignore_outgoing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+}
+
 /// How many messages the kernel has dropped because `socket`'s buffer was full.
 ///
 /// It is the number that `SO_RXQ_OVFL` would attach to the next message; this way it is also
@@ -242,6 +247,9 @@ const EMPTY_HEADERS: [libc::mmsghdr; SLOTS] = [libc::mmsghdr {
 }; SLOTS];
 
 const ETH_P_ALL: u16 = 0x0003;
+
+/// `PACKET_IGNORE_OUTGOING` of linux/if_packet.h.
+const PACKET_IGNORE_OUTGOING: i32 = 23;
 
 /// `SO_MEMINFO` of asm-generic/socket.h.
 const SO_MEMINFO: i32 = 55;

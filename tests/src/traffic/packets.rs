@@ -41,7 +41,7 @@ pub fn capture(container: &Container, cpu: Option<usize>) -> Result<Sink, LabErr
     let address = SocketAddr::from((container.ipv4(), port));
     let open = || {
         let socket = batch::packet_socket(DEVICE, true)?;
-        batch::set_option(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1).map(|()| socket)
+        batch::ignore_outgoing(socket.as_fd()).map(|()| socket)
     };
     let socket = container.ns().run(open)?.map_err(LabError::syscall("packet socket", address.to_string()))?;
     Sink::start(address, Source { socket, payload_of, looks_every: Some(LOOK) }, cpu)
@@ -127,6 +127,3 @@ const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 10_000;
 /// Port of the first flow.
 const FIRST_SOURCE: u16 = 40_000;
-
-/// Of linux/if_packet.h.
-const PACKET_IGNORE_OUTGOING: i32 = 23;

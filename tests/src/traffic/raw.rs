@@ -219,7 +219,7 @@ fn listening_socket(device: &str, heading: Heading) -> io::Result<OwnedFd> {
     batch::prepare_receiver(socket.as_fd())?;
     batch::set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
     if heading == Heading::Incoming {
-        batch::set_option(socket.as_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        batch::ignore_outgoing(socket.as_fd())?;
     }
     Ok(socket)
 }
@@ -267,6 +267,3 @@ const LARGEST_FRAME: usize = 66_000;
 
 /// How long nothing more may arrive before a count is taken for final.
 const SETTLE: Duration = Duration::from_millis(60);
-
-/// `PACKET_IGNORE_OUTGOING` of linux/if_packet.h.
-const PACKET_IGNORE_OUTGOING: i32 = 23;
