@@ -57,7 +57,8 @@ impl Daemon {
         }
         let address = self.outside_v6()?;
         let routed = routed(&self.plan);
-        let in_use = sockets::in_use().map_err(StartError::Sockets)?;
+        // Where nothing is translated no port is lent, and whose they are is not asked.
+        let in_use = address.map_or_else(|| Ok(Vec::new()), |_| sockets::in_use()).map_err(StartError::Sockets)?;
         let (ways, routers) = match &self.way_out6 {
             Some(_) => look(self.uplink)?,
             None => self.look_for_routers()?,
