@@ -126,5 +126,8 @@ pub(crate) fn install_tool(tool: &str, version: &str) -> Result<()> {
     if installed.contains(&format!("{tool} {version} ")) {
         return Ok(());
     }
-    repo::run(repo::cargo().args(["install", "--locked", "--version", version, tool]).arg("--root").arg(&root))
+    let mut install = repo::cargo();
+    install.args(["install", "--locked", "--version", version, tool]).arg("--root").arg(&root);
+    // It will be at work for seconds; to have it optimized takes a minute.
+    repo::run(install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"))
 }
