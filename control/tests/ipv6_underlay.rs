@@ -116,21 +116,13 @@ fn a_host_without_ipv6_says_so() {
 }
 
 #[test]
-fn the_express_lane_is_over_ipv4_and_says_so() {
-    let express = "[dataplane]\nexpress = \"auto\"\n[[network]]\nname = \"blue\"\nvni = 5000\n";
+fn a_peer_over_ipv6_leaves_the_express_lane_open() {
     let host = host_of_both();
-    let home = Home::with(&format!("{UPLINK}{express}peers = [\"2001:db8::2\"]\n"));
-    let daemon = Daemon::start(&host, &home);
-    let off = "off: the underlay is IPv6, at least to some peers, which this lane does not know yet";
-    assert_eq!(home.json("status")["express"], off);
-    assert!(run(&home, "status").contains(&format!("express lane {off}\n")));
-    drop(daemon);
-
-    let home = Home::with(&format!("{UPLINK}{express}"));
+    let home =
+        Home::with(&format!("{UPLINK}[dataplane]\nexpress = \"auto\"\n[[network]]\nname = \"blue\"\nvni = 5000\n"));
     let _daemon = Daemon::start(&host, &home);
     assert_eq!(home.json("status")["express"], "on");
-    let output = home.ask("peer add 2001:db8::2 --network blue");
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("the express lane knows no IPv6 underlay yet; start with it \"off\""), "{told}");
-    assert_eq!(home.json("peer ls"), json!([]), "nothing is half done");
+    run(&home, "peer add 2001:db8::2 --network blue");
+    assert_eq!(peer(&home, "2001:db8::2")["networks"], json!(["blue"]));
+    assert_eq!(home.json("status")["express"], "on");
 }

@@ -9,6 +9,7 @@ mod installed;
 mod kept;
 mod mapped;
 mod merging;
+pub mod ours;
 mod slots;
 mod tc;
 mod uses;
@@ -16,34 +17,28 @@ mod uses;
 use crate::{
     link::{Link, LinkError, LinkProgram, XdpMode},
     memlock,
-    nat::{Board, BoardPart},
-    tables::LocalVtep,
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Array, HashMap as BpfMap, LpmTrie, Map, MapData, MapError, PerCpuArray, XskMap, lpm_trie::Key},
+    maps::{HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
 use installed::Installed;
-use ipnetwork::Ipv6Network;
 pub use kept::KeptLink;
-use mapped::Mapped;
 use merging::Unmerged;
+use ours::{Ours, OursError};
 use slots::Slots;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, RawFd},
-    sync::Arc,
 };
 use vxlane_abi as abi;
 
 /// What is steered to the ring of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// VXLAN to our VTEP, and what is for a [lent port](Steer::board) of its address; the rest
-    /// stays the host's.
+    /// What [`Ours`] says; the rest stays the host's.
     Uplink,
     /// Every frame.
     Access,
@@ -115,9 +110,9 @@ pub enum SteerError {
         /// The program or map it lacks.
         name: &'static str,
     },
-    /// The map of lent ports would not be mapped into memory.
-    #[error("mmap of BPF map {}", abi::maps::LEASES)]
-    Board(#[source] io::Error),
+    /// The program would not be told what is ours.
+    #[error(transparent)]
+    Ours(#[from] OursError),
     /// A map would not be read or written.
     #[error("BPF map {name}")]
     Map {
@@ -204,14 +199,8 @@ pub struct Steer {
     attached: HashMap<u32, Port>,
     ports: BpfMap<MapData, u32, abi::PortSteer>,
     sockets: XskMap<MapData>,
-    vtep: Array<MapData, abi::VtepAddress>,
-    vtep6: Array<MapData, abi::Vtep6Address>,
-    outside6: Array<MapData, abi::Outside6>,
-    prefixes6: LpmTrie<MapData, [u8; 16], u8>,
-    /// Those in that map.
-    routed: HashSet<Ipv6Network>,
+    ours: Ours,
     counters: PerCpuArray<MapData, u64>,
-    board: Board,
     object: Ebpf,
 }
 
@@ -238,60 +227,15 @@ impl Steer {
             attached: HashMap::new(),
             ports: take(&mut object, abi::maps::PORTS)?,
             sockets: take(&mut object, abi::maps::XSKS)?,
-            vtep: take(&mut object, abi::maps::VTEP)?,
-            vtep6: take(&mut object, abi::maps::VTEP6)?,
-            outside6: take(&mut object, abi::maps::OUTSIDE6)?,
-            prefixes6: take(&mut object, abi::maps::PREFIXES6)?,
-            routed: HashSet::new(),
+            ours: Ours::of(&mut object)?,
             counters: take(&mut object, abi::maps::COUNTERS)?,
-            board: board(&mut object)?,
             object,
         })
     }
 
-    /// Where address translation posts the ports that it lends at the address of the VTEP: what is
-    /// for these is ours, too.
-    pub fn board(&self) -> Board {
-        Arc::new(BoardPart::new(&self.board, 0..BOARD))
-    }
-
-    /// The same for the address of [`set_outside_v6`](Self::set_outside_v6).
-    pub fn board_v6(&self) -> Board {
-        Arc::new(BoardPart::new(&self.board, BOARD..2 * BOARD))
-    }
-
-    /// Says at which IPv6 address ports are lent, and packets to which prefixes are ours.
-    ///
-    /// # Errors
-    /// [`SteerError::Map`]
-    pub fn set_outside_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), SteerError> {
-        let failed = || map_failed(abi::maps::PREFIXES6);
-        for prefix in self.routed.difference(routed) {
-            self.prefixes6.remove(&key(*prefix)).map_err(failed())?;
-        }
-        for prefix in routed.difference(&self.routed) {
-            self.prefixes6.insert(&key(*prefix), 0u8, 0).map_err(failed())?;
-        }
-        self.routed.clone_from(routed);
-        let address = lent.map_or([0; 16], |address| address.octets());
-        let prefixes = u32::try_from(routed.len()).unwrap_or(u32::MAX);
-        self.outside6.set(0, abi::Outside6 { address, prefixes }, 0).map_err(map_failed(abi::maps::OUTSIDE6))
-    }
-
-    /// Says which datagrams on uplinks are ours: VXLAN to an address of `local`, and what is for a
-    /// [lent port](Self::board) of `outside`. Until then none are. `outside` is the IPv4 address of
-    /// `local`, if that has one.
-    ///
-    /// # Errors
-    /// [`SteerError::Map`]
-    pub fn set_vtep(&mut self, local: &LocalVtep, outside: Option<Ipv4Addr>) -> Result<(), SteerError> {
-        let port_of = |known: bool| if known { local.port.to_be_bytes() } else { [0; 2] };
-        let address = local.v4.or(outside).map_or([0; 4], |address| address.octets());
-        let vtep = abi::VtepAddress { address, port: port_of(local.v4.is_some()), reserved: [0; 2] };
-        self.vtep.set(0, vtep, 0).map_err(map_failed(abi::maps::VTEP))?;
-        let address = local.v6.map_or([0; 16], |address| address.octets());
-        let vtep6 = abi::Vtep6Address { address, port: port_of(local.v6.is_some()), reserved: [0; 6] };
-        self.vtep6.set(0, vtep6, 0).map_err(map_failed(abi::maps::VTEP6))
+    /// Which frames of uplinks are ours.
+    pub fn ours(&mut self) -> &mut Ours {
+        &mut self.ours
     }
 
     /// Puts the program on `interface`, for its first `queues` receive queues. Until
@@ -454,23 +398,6 @@ where
     let map = object.take_map(name).ok_or(SteerError::Missing { name })?;
     map.try_into().map_err(map_failed(name))
 }
-
-fn board(object: &mut Ebpf) -> Result<Board, SteerError> {
-    let missing = SteerError::Missing { name: abi::maps::LEASES };
-    let map = match object.take_map(abi::maps::LEASES) {
-        Some(Map::Array(map)) => map,
-        _ => return Err(missing),
-    };
-    let words = Mapped::map(map.fd().as_fd(), abi::LEASE_WORDS as usize).map_err(SteerError::Board)?;
-    Ok(Arc::new(words))
-}
-
-fn key(prefix: Ipv6Network) -> Key<[u8; 16]> {
-    Key::new(prefix.prefix().into(), prefix.network().octets())
-}
-
-/// Words of the board of one internet protocol.
-const BOARD: usize = abi::LEASE_V6 as usize / 64;
 
 fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {
     move |source| SteerError::Map { name, source }

@@ -13,7 +13,8 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 use vxlane_abi::express::{
-    Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, OVERHEAD, Rewrite, SessionKey, TunnelKey, Way,
+    Encap, FlowKey, KIND_PEER, KIND_SEND, KIND_TUNNEL, KIND_TUNNEL_V6, OVERHEAD, OVERHEAD_V6, Rewrite, SessionKey,
+    TunnelKey, Way,
 };
 
 pub use crate::attach::express::{Epochs, Uses};
@@ -314,7 +315,7 @@ impl Flow {
                 let (ethernet, vouched) = vouched(bridge, id, network, now, Origin::Port(from), decision, frame)?;
                 Self::access(tables, network, decision, leg, from, &ethernet, frame, vouched)
             }
-            Role::Uplink if decision.start == OVERHEAD => {
+            Role::Uplink if matches!(decision.start, OVERHEAD | OVERHEAD_V6) => {
                 Self::uplink(tables, bridge, now, network, decision, from, frame)
             }
             Role::Uplink | Role::Access(_) | Role::Host(_) => None,
@@ -337,11 +338,20 @@ impl Flow {
             encap.way = local(tables, decision.network, from, to)?;
         } else if let Verdict::Forward(vtep) = decision.verdict {
             let vtep = tables.vtep(vtep)?;
-            // This lane is over IPv4.
-            let Template::V4(headers) = vtep.template.as_ref()? else { return None };
-            (encap.headers, encap.ip_sum) = headers.parts(network.vni);
+            let kind = match vtep.template.as_ref()? {
+                Template::V4(headers) => {
+                    let bytes;
+                    (bytes, encap.ip_sum) = headers.parts(network.vni);
+                    encap.headers[..OVERHEAD].copy_from_slice(&bytes);
+                    KIND_TUNNEL
+                }
+                Template::V6(headers) => {
+                    encap.headers = headers.parts(network.vni)?;
+                    KIND_TUNNEL_V6
+                }
+            };
             let uplink = tables.port(vtep.uplink)?.express?;
-            encap.way = way(decision.network, from, vtep.uplink, uplink.ifindex, KIND_TUNNEL);
+            encap.way = way(decision.network, from, vtep.uplink, uplink.ifindex, kind);
         }
         encap.way.longest = u32::from(network.mtu) + 14;
         let mut address = [0; 16];
@@ -363,9 +373,15 @@ impl Flow {
         frame: &[u8],
     ) -> Option<Self> {
         let Verdict::Deliver(to) = decision.verdict else { return None };
-        let outer = vtep::decap(frame, tables.local()).ok()?;
-        let IpAddr::V4(source) = outer.source else { return None };
-        let (id, peer) = tables.tunnel(outer.vni, source)?;
+        let own = tables.local();
+        let outer = vtep::decap(frame, own).ok()?;
+        // Programs cannot check a sum over all of a frame; those that have none they take over IPv6
+        // only where that was asked for.
+        let vtep = match outer.source {
+            IpAddr::V4(source) => source.to_ipv6_mapped(),
+            IpAddr::V6(source) => Some(source).filter(|_| own.zero_checksums.receive)?,
+        };
+        let (id, peer) = tables.tunnel(outer.vni, outer.source)?;
         if id != decision.network {
             return None;
         }
@@ -373,7 +389,7 @@ impl Flow {
         let (ethernet, vouched) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
         let key = TunnelKey {
             vni: wire_vni(outer.vni),
-            vtep: source.octets(),
+            vtep: vtep.octets(),
             destination: ethernet.destination.0,
             source: ethernet.source.0,
         };
@@ -462,8 +478,8 @@ const BLANK: Encap = Encap {
         to: 0,
     },
     ip_sum: 0,
-    headers: [0; OVERHEAD],
-    reserved: [0; 2],
+    headers: [0; OVERHEAD_V6],
+    reserved: [0; 6],
 };
 
 /// The longest that a decision is repeated without asking, while there is somebody to ask.

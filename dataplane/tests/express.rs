@@ -137,7 +137,7 @@ fn a_flow_ends_with_the_epoch_of_its_own_network_and_of_no_other() {
             from: 1,
             to: 1,
         };
-        flows.put_flow(&key, &Encap { way, ip_sum: 0, headers: [0; 50], reserved: [0; 2] }).unwrap();
+        flows.put_flow(&key, &Encap { way, ip_sum: 0, headers: [0; 70], reserved: [0; 6] }).unwrap();
     }
     let mut far = rig.far.packets(VETH);
     for ended in 0..=networks.len() {

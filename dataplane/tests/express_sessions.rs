@@ -89,7 +89,12 @@ impl Host {
             vxlane_dataplane::express::Express::new(WorkerId(0), flows, Arc::clone(&epochs), lane.express.uses(), 1024);
         worker.use_express(express);
         let config = NatConfig::new(vec![NEAR_IP.into()], [20_000..=20_063].into_iter().flatten().collect());
-        drop(worker.use_nat(Some(Box::new(Nat::new(config, WorkerId(0), 1, lane.express.board())))));
+        drop(worker.use_nat(Some(Box::new(Nat::new(
+            config,
+            WorkerId(0),
+            1,
+            Arc::clone(&lane.express.ours().boards().v4),
+        )))));
         let clock = Clock::start();
         worker.tick(clock.now());
         let (endpoint, router) = (rig.far.packets("endpoint"), rig.far.packets(VETH));

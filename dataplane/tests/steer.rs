@@ -34,7 +34,7 @@ const VXLAN: u16 = 4789;
 fn steered(rig: &Rig, role: Role, mode: AttachMode) -> (Steer, XdpReceive, XdpTransmit) {
     rig.near.inside(|| {
         let mut steer = Steer::load().expect("load");
-        steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), Some(NEAR_IP6), VXLAN), None).expect("vtep");
+        steer.ours().set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), Some(NEAR_IP6), VXLAN), None).expect("vtep");
         let attached = steer.attach(VETH, role, mode, 1).expect("attach");
         let config = Config { bind: BindMode::Copy, ..Config::new(VETH, 0) };
         let (rx, tx) = XdpSocket::open(&config).expect("open");

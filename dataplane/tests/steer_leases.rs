@@ -91,7 +91,7 @@ fn only_what_is_for_a_lent_port_of_our_address_comes_to_the_ring() {
             udp([10, 9, 0, 99], 20_001, b"another address"),
         ]);
         assert_eq!(taken, [true, true, false, false, false, false, false]);
-        post(&steered.board(), Protocol::Udp, 20_001, false);
+        post(&steered.ours().boards().v4, Protocol::Udp, 20_001, false);
         assert_eq!(steered.taken_v4(&[udp(NEAR_IP, 20_001, b"late")]), [false], "given back");
     }
 }

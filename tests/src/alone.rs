@@ -3,12 +3,15 @@
 //! Containers have no addresses and say nothing by themselves, and nobody answers on the other
 //! hosts: what is sent, and what arrives, is what a test has sent.
 
-use std::{net::UdpSocket, ops::Range};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+};
 
 use crate::{
     LabError,
     frames::{Checksum, Vxlan},
-    lab::{Container, Host, Lab, Network, Station, UPLINK},
+    lab::{Container, Host, Lab, LabOptions, Network, Station, UPLINK, Underlay},
     netns::Netns,
     peer::{Segment, VXLAN_PORT, VxlaneOptions, VxlaneVtep},
     traffic::raw::RawSender,
@@ -44,8 +47,10 @@ pub struct AloneOptions {
     pub network: bool,
     /// Whether the other hosts are its peers from the start.
     pub peers: bool,
-    /// MTU of the containers' devices; that of the network is 1450.
+    /// MTU of the containers' devices; that of the network is what the underlay leaves.
     pub mtu: u16,
+    /// Which addresses the hosts have.
+    pub underlay: Underlay,
     /// How vxlane is set up.
     pub vxlane: VxlaneOptions,
 }
@@ -57,8 +62,8 @@ impl Alone {
     /// Whatever could not be made or started.
     pub fn start(options: &AloneOptions) -> Result<Self, LabError> {
         let hosts: Vec<&str> = ["a"].into_iter().chain(options.others.iter().copied()).collect();
-        let lab = Lab::new(&hosts)?;
-        let (host, network) = (lab.host("a"), Network::new("blue", 5000));
+        let lab = Lab::with(&hosts, &LabOptions { underlay: options.underlay, ..LabOptions::default() })?;
+        let (host, network) = (lab.host("a"), lab.network("blue", 5000));
         let containers = (0..options.containers).map(|number| host.container(&format!("c{number}"), &network));
         let containers: Vec<Container> = containers.collect::<Result<_, _>>()?;
         for container in &containers {
@@ -80,7 +85,8 @@ impl Alone {
 
     /// What is around frames from `other` to host `a`; its UDP checksum is zero.
     pub fn tunnel(&self, other: &str) -> Vxlan {
-        let [from, to] = [other, "a"].map(|name| self.lab.host(name)).map(|host| (host.uplink_mac(), host.address()));
+        let [from, to] =
+            [other, "a"].map(|name| self.lab.host(name)).map(|host| (host.uplink_mac(), host.addresses()[0]));
         let mut tunnel = Vxlan::new(from, to, self.network.vni);
         tunnel.outer.checksum = Checksum::Zero;
         tunnel
@@ -128,6 +134,6 @@ fn punted(ns: &Netns) -> Result<u64, LabError> {
 
 /// Takes what is sent to the VTEP of `host`, and says nothing.
 fn silent(host: &Host) -> Result<UdpSocket, LabError> {
-    let address = (host.address(), VXLAN_PORT);
+    let address = SocketAddr::from((host.addresses()[0], VXLAN_PORT));
     host.ns().run(|| UdpSocket::bind(address))?.map_err(LabError::syscall("bind", format!("{address:?}")))
 }

@@ -18,7 +18,7 @@ use shapes::{Shape, Tunnel, Unfinished};
 use vxlane_tests::{
     alone::{Alone, AloneOptions},
     frames::{Talk, ethernet},
-    lab::{Station, UPLINK},
+    lab::{Station, UPLINK, Underlay},
     peer::{Vtep, VxlaneOptions},
     process::await_value,
     soak,
@@ -52,14 +52,26 @@ enum Path {
 }
 
 impl Host {
-    fn new(express: bool) -> Self {
-        let vxlane = VxlaneOptions { express, ..VxlaneOptions::default() };
+    fn new(express: bool, underlay: Underlay) -> Self {
+        let zero_checksums = underlay == Underlay::V6;
+        let vxlane = VxlaneOptions { express, switched: None, zero_checksums, ..VxlaneOptions::default() };
         // Frames may be longer than the network allows.
         let others = vec!["b"];
-        let options =
-            AloneOptions { others, containers: 2, endpoints: 0..2, network: true, peers: true, mtu: 1600, vxlane };
+        let options = AloneOptions {
+            others,
+            containers: 2,
+            endpoints: 0..2,
+            network: true,
+            peers: true,
+            mtu: 1600,
+            underlay,
+            vxlane,
+        };
         let alone = Alone::start(&options).unwrap();
-        let is_vxlan = |frame: &[u8]| frame.len() > 42 && frame[12..14] == [8, 0] && frame[23] == 17;
+        let is_vxlan = move |frame: &[u8]| match underlay {
+            Underlay::V6 => frame.len() > 62 && frame[12..14] == [0x86, 0xdd] && frame[20] == 17,
+            Underlay::V4 | Underlay::Both => frame.len() > 42 && frame[12..14] == [8, 0] && frame[23] == 17,
+        };
         let out = Watch::start(alone.lab.host("b").ns(), UPLINK, Heading::Incoming, is_vxlan).unwrap();
         let inside =
             |number: usize| Watch::start(alone.containers[number].ns(), "eth0", Heading::Incoming, |_| true).unwrap();
@@ -77,11 +89,6 @@ impl Host {
             Path::In => [far, left],
             Path::Local => [left, right],
         }
-    }
-
-    fn vteps(&self) -> [Station; 2] {
-        let tunnel = self.alone.tunnel("b");
-        [tunnel.outer.from, tunnel.outer.to]
     }
 
     fn send(&self, path: Path, frame: &[u8], work: Work) {
@@ -147,8 +154,8 @@ impl Host {
 struct Lanes([Host; 2]);
 
 impl Lanes {
-    fn new() -> Self {
-        let this = Self([false, true].map(Host::new));
+    fn new(underlay: Underlay) -> Self {
+        let this = Self([false, true].map(|express| Host::new(express, underlay)));
         this.0.iter().for_each(Host::prime);
         this.0.iter().for_each(|host| drop(host.came_out()));
         this
@@ -214,8 +221,11 @@ fn says_too_long(frame: &[u8]) -> bool {
     is_v4 || is_v6
 }
 
-/// Checks the outer header's checksum, and has the frame have no identification.
+/// Checks the outer header's checksum, and has the frame have no identification. IPv6 has neither.
 fn without_identification(frame: &mut [u8]) -> Result<(), TestCaseError> {
+    if frame[12..14] != [8, 0] {
+        return Ok(());
+    }
     let sum: u32 = frame[14..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     prop_assert_eq!((sum >> 16) + (sum & 0xffff), 0xffff, "the checksum of the outer header");
     frame[18..20].fill(0);
@@ -233,16 +243,25 @@ fn plain(frames: impl Iterator<Item = Vec<u8>>) -> Vec<(Vec<u8>, Work)> {
 
 #[test]
 fn both_lanes_do_the_same_to_every_frame() {
-    let lanes = Lanes::new();
+    check_all(Underlay::V4);
+}
+
+#[test]
+fn both_lanes_do_the_same_to_every_frame_over_ipv6() {
+    check_all(Underlay::V6);
+}
+
+fn check_all(underlay: Underlay) {
+    let lanes = Lanes::new(underlay);
     let ends = |path| lanes.0[0].ends(path);
     for (path, percent) in [(Path::Out, 40), (Path::Local, 40)] {
         let [from, to] = ends(path);
         let make = |shapes: &Vec<Shape>| plain(shapes.iter().map(|shape| shape.frame(from, to)));
         lanes.check(path, shapes::batch(shapes::shapes()), make, percent);
     }
-    let ([from, to], [near, far]) = (ends(Path::In), lanes.0[0].vteps());
+    let ([from, to], around) = (ends(Path::In), lanes.0[0].alone.tunnel("b"));
     let make = |shapes: &Vec<(Shape, Tunnel)>| {
-        let all = shapes.iter().map(|(shape, tunnel)| tunnel.wrap(near, far, 5000, &shape.frame(from, to)));
+        let all = shapes.iter().map(|(shape, tunnel)| tunnel.wrap(&around, &shape.frame(from, to)));
         // The others do not fit onto the wire.
         plain(all.filter(|frame| frame.len() <= 1514))
     };

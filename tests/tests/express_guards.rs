@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vxlane_tests::{
     alone::{Alone, AloneOptions},
     frames::Talk,
-    lab::{MacAddr, Station},
+    lab::{MacAddr, Station, Underlay},
     peer::VxlaneOptions,
     process::await_value,
     traffic::{
@@ -25,7 +25,16 @@ const WIRE: &str = vxlane_tests::lab::UPLINK;
 fn options(ageing: Option<u32>) -> AloneOptions {
     let vxlane = VxlaneOptions { express: true, ageing, ..VxlaneOptions::default() };
     let others = vec!["b", "c"];
-    AloneOptions { others, containers: 2, endpoints: 0..2, network: true, peers: true, mtu: 1450, vxlane }
+    AloneOptions {
+        others,
+        containers: 2,
+        endpoints: 0..2,
+        network: true,
+        peers: true,
+        mtu: 1450,
+        underlay: Underlay::V4,
+        vxlane,
+    }
 }
 
 /// A host on which the test makes the network itself.

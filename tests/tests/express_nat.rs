@@ -7,7 +7,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,9 +19,9 @@ use std::{
 use serde_json::{Value, json};
 use vxlane_tests::{
     netns::Netns,
-    peer::VxlaneOptions,
+    peer::{Vtep, VxlaneOptions},
     process::await_value,
-    ways_out::{self, OUTSIDE, PATIENCE, SERVER, WaysOut},
+    ways_out::{self, OUTSIDE, PATIENCE, SERVER, SERVER_V6, WaysOut},
 };
 
 fn start(workers: u16) -> WaysOut {
@@ -233,6 +233,44 @@ fn sessions_are_shown_each_way_with_what_becomes_of_their_packets_and_decided_an
     assert_eq!(await_both().to_string(), outside, "the session itself goes on");
     rig.vtep.cli(&["nat", "flush", "--network", "blue", "--json"]).unwrap();
     assert_eq!(shown(), json!([]));
+}
+
+#[test]
+fn sessions_go_on_when_the_pair_to_the_workers_is_made_anew() {
+    let rig = start(1);
+    rig.speak_v6().unwrap();
+    let six = ["--vni", "6000", "--subnet6", "fd00:60::/64", "--gateway6", "fd00:60::1", "--json"];
+    rig.vtep.cli(&[&["network", "create", "six"][..], &six].concat()).unwrap();
+    let talks = [("blue", SERVER.into()), ("six", IpAddr::from(SERVER_V6))].map(|(network, server)| {
+        let inside = rig.container(network, network, &[]).unwrap();
+        let bind = |ns: &Netns, address: IpAddr| {
+            let socket = ns.run(|| UdpSocket::bind((address, 0))).unwrap().unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket
+        };
+        let any = if server.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        (bind(&inside, any), bind(&rig.server, server))
+    });
+    // Where it is from, as the server sees it, once the answer has come back.
+    let talk = |(client, server): &(UdpSocket, UdpSocket)| {
+        client.send_to(b"question", server.local_addr().unwrap()).unwrap();
+        let (_, from) = server.recv_from(&mut [0; 16]).ok()?;
+        server.send_to(b"answer", from).unwrap();
+        client.recv_from(&mut [0; 16]).ok().map(|_| from)
+    };
+    let said = || rig.vtep.diagnosis();
+    let before = talks.each_ref().map(|both| await_value("an answer", PATIENCE, || talk(both), said).unwrap());
+    let host = rig.host().ns();
+    let punt = || -> Option<(u64, String)> {
+        let links: Value = serde_json::from_str(&host.ip("-j link").unwrap()).unwrap();
+        let punt = links.as_array().unwrap().iter().find(|link| link["ifname"].as_str().unwrap().starts_with("vxp"))?;
+        Some((punt["ifindex"].as_u64().unwrap(), punt["ifname"].as_str().unwrap().to_owned()))
+    };
+    let (old, name) = punt().unwrap();
+    host.ip(&format!("link del {name}")).unwrap();
+    await_value("another pair", PATIENCE, || punt().filter(|(index, _)| *index != old), said).unwrap();
+    let after = talks.each_ref().map(|both| await_value("an answer again", PATIENCE, || talk(both), said).unwrap());
+    assert_eq!(after, before, "by the ports that were lent before");
 }
 
 #[test]

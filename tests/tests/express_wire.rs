@@ -15,9 +15,8 @@ use std::{
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use vxlane_tests::{
-    frames::{self, Unwrapped},
-    lab::{Host, LabOptions, UPLINK},
-    peer::{VtepKind, VxlaneOptions},
+    lab::{Host, LabOptions, UPLINK, Underlay},
+    peer::{KernelOptions, VXLAN_PORT, VtepKind, VxlaneOptions},
     rig::Rig,
     traffic::{
         pace::{Amount, Pace},
@@ -69,17 +68,17 @@ struct Findings {
 
 impl Findings {
     fn look(&mut self, frame: &[u8], out: Out) {
-        if frame.get(12..14) != Some(&[8, 0]) || frame.get(23) != Some(&17) {
+        if !is_udp(frame) {
             return;
         }
         self.packets += 1;
-        let fault = match frames::unwrap(frame) {
-            Some(unwrapped) => {
-                let fault = fault(frame, &unwrapped, out);
+        let fault = match inside(frame, out) {
+            Ok(inner) => {
+                let fault = fault(inner, out);
                 // Of what is still whole nobody can tell how many follow.
-                if out == Out::Whole { fault } else { fault.or_else(|| self.fault_in_sequence(&unwrapped.inner)) }
+                if out == Out::Whole { fault } else { fault.or_else(|| self.fault_in_sequence(inner)) }
             }
-            None => Some("not VXLAN".to_owned()),
+            Err(fault) => Some(fault),
         };
         if let Some(fault) = fault.filter(|_| self.faults.len() < 5) {
             let bytes: String = frame.iter().take(120).map(|byte| format!("{byte:02x}")).collect();
@@ -105,19 +104,48 @@ impl Findings {
     }
 }
 
-/// What is wrong with a packet, if anything.
-fn fault(frame: &[u8], unwrapped: &Unwrapped, out: Out) -> Option<String> {
-    let Unwrapped { ipv4, udp, inner, .. } = unwrapped;
+/// Whether this is UDP, over IPv4 or IPv6.
+fn is_udp(frame: &[u8]) -> bool {
+    let v4 = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);
+    v4 || frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(20) == Some(&17)
+}
+
+/// The frame inside, or what is wrong with the headers around it.
+fn inside(frame: &[u8], out: Out) -> Result<&[u8], String> {
     if frame.len() > 1514 && out != Out::Whole {
-        return Some("longer than the wire allows".to_owned());
+        return Err("longer than the wire allows".to_owned());
     }
-    let lengths = (usize::from(ipv4.total_len) + 14, usize::from(udp.length) + 34, inner.len() + 50);
-    if lengths != (frame.len(), frame.len(), frame.len()) {
-        return Some(format!("outer lengths {lengths:?}"));
+    let packet = SlicedPacket::from_ethernet(frame).map_err(|error| format!("outer headers: {error}"))?;
+    let (Some(net), Some(TransportSlice::Udp(udp))) = (&packet.net, &packet.transport) else {
+        return Err("not VXLAN".to_owned());
+    };
+    let (ip_length, is_right) = match net {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            let is_right = header.header_checksum == header.calc_header_checksum() && header.dont_fragment;
+            (usize::from(header.total_len) + 14, is_right)
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header().to_header();
+            let label = u32::from(udp.source_port()).wrapping_mul(0x9e37_79b1) >> 12;
+            let is_right = header.flow_label.value() == label && header.hop_limit == 64;
+            (usize::from(header.payload_length) + 54, is_right)
+        }
+        NetSlice::Arp(_) => return Err("not VXLAN".to_owned()),
+    };
+    let headers = if matches!(net, NetSlice::Ipv4(_)) { 34 } else { 54 };
+    let lengths = (ip_length, usize::from(udp.length()) + headers);
+    if lengths != (frame.len(), frame.len()) {
+        return Err(format!("outer lengths {lengths:?}"));
     }
-    if ipv4.header_checksum != ipv4.calc_header_checksum() || udp.checksum != 0 || !ipv4.dont_fragment {
-        return Some(format!("outer headers {ipv4:?} {udp:?}"));
+    if !is_right || udp.checksum() != 0 || udp.destination_port() != VXLAN_PORT {
+        return Err(format!("outer headers {net:?} {udp:?}"));
     }
+    udp.payload().get(8..).ok_or_else(|| "no VXLAN header".to_owned())
+}
+
+/// What is wrong with a frame inside, if anything.
+fn fault(inner: &[u8], out: Out) -> Option<String> {
     let packet = match SlicedPacket::from_ethernet(inner) {
         Ok(packet) => packet,
         Err(error) => return Some(format!("inner headers: {error}")),
@@ -152,9 +180,11 @@ fn watch(host: &Host, out: Out) -> (Watch, Arc<Mutex<Findings>>) {
     (watch.unwrap(), findings)
 }
 
-fn check(peer: &VtepKind, wire_offload: bool) {
-    let express = VtepKind::Vxlane(VxlaneOptions { express: true, ..VxlaneOptions::default() });
-    let options = LabOptions { wire_offload, ..LabOptions::default() };
+fn check(peer: &VtepKind, wire_offload: bool, underlay: Underlay) {
+    let zero_checksums = underlay == Underlay::V6;
+    let express = VxlaneOptions { express: true, switched: None, zero_checksums, ..VxlaneOptions::default() };
+    let express = VtepKind::Vxlane(express);
+    let options = LabOptions { wire_offload, underlay, ..LabOptions::default() };
     let rig = Rig::start(&options, [&express, peer]).unwrap();
     let [a, b] = ["a", "b"].map(|name| rig.lab.host(name));
     for (setting, out) in SETTINGS.iter().filter(|&&(_, out)| wire_offload || out == Out::Finished) {
@@ -199,10 +229,21 @@ fn peer_name(peer: &VtepKind) -> &'static str {
 
 #[test]
 fn whatever_the_uplink_leaves_to_the_kernel_the_kernels_vxlan_gets_right_packets_and_every_byte() {
-    check(&VtepKind::kernel(), true);
+    check(&VtepKind::kernel(), true, Underlay::V4);
+}
+
+#[test]
+fn over_ipv6_the_kernels_vxlan_gets_right_packets_and_every_byte_too() {
+    let extra = "udp6zerocsumtx udp6zerocsumrx".to_owned();
+    check(&VtepKind::Kernel(KernelOptions { extra, ..KernelOptions::default() }), true, Underlay::V6);
 }
 
 #[test]
 fn on_an_uplink_without_offload_open_vswitch_gets_right_packets_and_every_byte() {
-    check(&VtepKind::ovs(), false);
+    check(&VtepKind::ovs(), false, Underlay::V4);
+}
+
+#[test]
+fn over_ipv6_without_offload_open_vswitch_gets_right_packets_and_every_byte() {
+    check(&VtepKind::ovs(), false, Underlay::V6);
 }

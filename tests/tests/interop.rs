@@ -52,8 +52,9 @@ fn vxlane_and_open_vswitch_carry_a_million_packets_and_verified_streams() {
     let _alone = ALONE.lock();
     let rig = start(false, &VtepKind::ovs());
     check_pings(&rig);
-    // Its packet sockets hold some 270 frames, so that a late thread loses some: what it loses
-    // is not ours to answer for, and what we lose is counted.
+    // Its packet sockets hold some 270 frames, so that a late thread loses some, and of the fewer
+    // packets in another lane a large part: what it loses is not ours to answer for, and what we lose
+    // is counted.
     for (from, to, ours) in [(&rig.left, &rig.right, true), (&rig.right, &rig.left, false)] {
         let options =
             UdpOptions { pace: Pace::Rate(20_000), amount: Amount::Packets(share(PACKETS)), ..UdpOptions::default() };
@@ -61,7 +62,7 @@ fn vxlane_and_open_vswitch_carry_a_million_packets_and_verified_streams() {
         let (sent, received) = udp::exchange(from, to, &options).unwrap();
         let forwarded = forwarded(&account(&rig, 0)) - before;
         assert_eq!((received.corrupted, received.duplicates), (0, 0), "{received:?}");
-        assert!(received.distinct >= sent.packets / 10 * 9, "{received:?}\n{}", rig.diagnosis());
+        assert!(received.distinct >= sent.packets / 4 * 3, "{received:?}\n{}", rig.diagnosis());
         let (least, who) = if ours { (sent.packets, "all that was sent") } else { (received.distinct, "what arrived") };
         assert!(forwarded >= least, "{forwarded} forwarded of {least}, {who}: {received:?}");
     }
@@ -82,17 +83,33 @@ fn vxlane_and_vxlane_carry_packets_and_verified_streams() {
 #[test]
 fn in_the_express_lane_vxlane_and_vxlane_carry_packets_and_verified_streams() {
     let _alone = ALONE.lock();
-    let options = LabOptions { wire_offload: true, ..LabOptions::default() };
-    let ours = VxlaneOptions { express: true, switched: None, ..VxlaneOptions::default() };
+    check_express_lane(Underlay::V4, "192.0.2.2");
+}
+
+#[test]
+fn in_the_express_lane_over_ipv6_without_checksums_they_do_so_too() {
+    let _alone = ALONE.lock();
+    check_express_lane(Underlay::V6, "2001:db8::2");
+}
+
+/// Two hosts with the lane; the second has the address `far`.
+fn check_express_lane(underlay: Underlay, far: &str) {
+    let options = LabOptions { wire_offload: true, underlay, ..LabOptions::default() };
+    let zero_checksums = underlay == Underlay::V6;
+    let ours = VxlaneOptions { express: true, switched: None, zero_checksums, ..VxlaneOptions::default() };
     let express = VtepKind::Vxlane(ours);
     let rig = Rig::start(&options, [&express, &express]).unwrap();
-    check_pings(&rig);
-    check_udp(&rig, 25_000, 200_000);
+    check_pings_of(&rig, &[56, 1382]);
+    check_udp(&rig, 25_000, 100_000);
     check_streams(&rig);
+    let shown = rig.vteps[0].as_vxlane().unwrap().cli(&["express", "show", "--json"]).unwrap();
+    for end in ["src_vtep", "dst_vtep"] {
+        assert!(shown["flows"].as_array().unwrap().iter().any(|flow| flow[end] == far), "{shown}");
+    }
     for side in 0..2 {
         let account = account(&rig, side);
         check_nothing_dropped(&account);
-        // Four hundred thousand packets and the streams passed; workers saw what began them.
+        // Two hundred thousand packets and the streams passed; workers saw what began them.
         let lanes = rig.vteps[side].as_vxlane().unwrap().cli(&["stats", "--lane", "--json"]).unwrap();
         assert!(lanes[0]["received"].as_u64().unwrap() < account.number(&["received"]) / 4, "{lanes}");
     }

@@ -25,7 +25,7 @@ const WEB: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x60, 0, 0, 0, 0, 0, 2);
 
 /// Everybody speaks IPv6, and the network `six` (fd00:60::/64) is there, with `options`.
 fn start(options: &[&str]) -> WaysOut {
-    let rig = WaysOut::start(&VxlaneOptions::without_lane()).unwrap();
+    let rig = WaysOut::start(&VxlaneOptions::default()).unwrap();
     rig.speak_v6().unwrap();
     network(&rig, "six", "fd00:60::", 6006, options).unwrap();
     rig
@@ -169,7 +169,7 @@ fn the_host_keeps_its_own_ipv6_and_is_found_by_its_neighbours() {
 
 #[test]
 fn an_address_that_the_host_gets_later_opens_the_way_out() {
-    let rig = WaysOut::start(&VxlaneOptions::without_lane()).unwrap();
+    let rig = WaysOut::start(&VxlaneOptions::default()).unwrap();
     network(&rig, "six", "fd00:60::", 6006, &[]).unwrap();
     let web = rig.container("six", "web", &[]).unwrap();
     assert!(!ping(&web, SERVER_V6, 64).contains("1 received"), "nobody speaks IPv6 yet");

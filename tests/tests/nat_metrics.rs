@@ -115,7 +115,7 @@ impl Way {
 #[test]
 fn sessions_ports_and_refusals_are_counted_by_network_and_internet_protocol() {
     let extra = format!("[nat]\nsessions = {ROOM}\nendpoint_limit = {LIMIT}\n");
-    let rig = WaysOut::start(&VxlaneOptions { extra, ..VxlaneOptions::without_lane() }).unwrap();
+    let rig = WaysOut::start(&VxlaneOptions { extra, ..VxlaneOptions::default() }).unwrap();
     rig.speak_v6().unwrap();
     assert_eq!(number(&rig, "nat_sessions", &[("family", "ipv6")]), None, "nobody has a way out for IPv6");
     let six = ["--vni", "6006", "--subnet6", "fd00:60::/64", "--gateway6", "fd00:60::1", "--json"];

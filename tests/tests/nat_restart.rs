@@ -111,7 +111,7 @@ fn f1_after_a_kill_what_was_established_for_some_seconds_goes_on() {
 
 #[test]
 fn connections_over_ipv6_go_on_after_a_kill_and_through_a_planned_restart() {
-    let mut rig = WaysOut::start(&VxlaneOptions::without_lane()).unwrap();
+    let mut rig = WaysOut::start(&VxlaneOptions::default()).unwrap();
     rig.speak_v6().unwrap();
     let six = ["--vni", "6006", "--subnet6", "fd00:60::/64", "--gateway6", "fd00:60::1", "--json"];
     rig.vtep.cli(&[&["network", "create", "six"], &six[..]].concat()).unwrap();

@@ -21,7 +21,7 @@ use std::{
 use vxlane_tests::{
     alone::{Alone, AloneOptions},
     frames::{Talk, Vxlan},
-    lab::{MacAddr, Network, Station, UPLINK},
+    lab::{MacAddr, Network, Station, UPLINK, Underlay},
     netns::Netns,
     peer::VxlaneOptions,
     soak,
@@ -156,7 +156,16 @@ impl Rig {
         let vxlane = VxlaneOptions { express: true, ..VxlaneOptions::default() };
         let others = vec!["b", "c"];
         let endpoints = 0..endpoints;
-        let options = AloneOptions { others, containers: 2, endpoints, network: true, peers, mtu: 1450, vxlane };
+        let options = AloneOptions {
+            others,
+            containers: 2,
+            endpoints,
+            network: true,
+            peers,
+            mtu: 1450,
+            underlay: Underlay::V4,
+            vxlane,
+        };
         let alone = Alone::start(&options).unwrap();
         let [near, local] = [0, 1].map(|number| Place::of(alone.containers[number].ns(), "eth0", None));
         let wires = ["b", "c"].map(|name| Place::of(alone.lab.host(name).ns(), UPLINK, Some(alone.tunnel(name))));

@@ -102,7 +102,7 @@ fn flows(flows: &[Flow]) -> String {
     let mut columns = Columns::titled(&titles);
     for flow in flows {
         // Of the other end of a tunnel the VTEP says more than our own device does.
-        let place = |device: &str, vtep: Option<std::net::Ipv4Addr>| {
+        let place = |device: &str, vtep: Option<std::net::IpAddr>| {
             vtep.map_or_else(|| device.to_owned(), |vtep| vtep.to_string())
         };
         columns.row([

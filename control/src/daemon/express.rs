@@ -1,27 +1,22 @@
 //! The express lane: programs that repeat what workers decided, and the pair of interfaces to them.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    os::fd::AsFd,
-};
+use std::{collections::HashMap, io, os::fd::AsFd};
 
 use vxlane_dataplane::{
     attach::{
         Role,
         express::{Express, ExpressError, KeptLeg},
+        ours::Boards,
     },
     engine::WorkerGone,
     express::{self, Leg},
     ids::{NetworkId, PortId},
     link::Link,
-    nat::Board,
     tables::Tables,
 };
 
 use super::{
-    Daemon, Look, StartError, nat6,
+    Daemon, Look, StartError,
     ports::{Mode, OpenPort},
     resume::Queues,
 };
@@ -117,8 +112,12 @@ impl Daemon {
 
     fn load_lane(&self, punt: &str, kept: Option<KeptLeg>) -> Result<Express, StartError> {
         let mut express = Express::load().map_err(lane_failed)?;
-        let address = self.plan.local.v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        express.set_up(address, self.plan.local.port, punt, kept).map_err(lane_failed)?;
+        let ours = |error| lane_failed(ExpressError::Ours(error));
+        express.ours().set_vtep(&self.plan.local, self.plan.outside).map_err(ours)?;
+        if let Some(way_out) = &self.way_out6 {
+            express.ours().set_outside_v6(way_out.address, &way_out.routed).map_err(ours)?;
+        }
+        express.set_up(punt, kept).map_err(lane_failed)?;
         Ok(express)
     }
 
@@ -134,18 +133,6 @@ impl Daemon {
         self.lane = Some(Lane { express, ring, punt, kept: HashMap::new(), kept_exit: None });
         self.keep_exit();
         Ok(())
-    }
-
-    /// Makes sure that the lane, if there is one, knows everything that the plan has.
-    ///
-    /// # Errors
-    /// [`StartError::NoV6Underlay`], [`StartError::NoV6WayOut`]
-    pub(super) fn check_lane(&self) -> Result<(), StartError> {
-        match &self.lane {
-            Some(_) if is_over_v6(&self.plan) => Err(StartError::NoV6Underlay),
-            Some(_) if nat6::is_wanted(&self.plan) => Err(StartError::NoV6WayOut),
-            Some(_) | None => Ok(()),
-        }
     }
 
     /// Goes on with the lane that an earlier process has left, up to where frames wait for a
@@ -389,11 +376,12 @@ impl Daemon {
     }
 
     /// Where ports that are lent are posted: where the program on the uplink looks for them.
-    pub(super) fn board(&self) -> Board {
+    pub(super) fn boards(&mut self) -> Boards {
         let uplink = self.ports.iter().find(|port| port.role == Role::Uplink);
-        match &self.lane {
-            Some(lane) if uplink.is_some_and(|uplink| matches!(uplink.mode, Mode::Express(_))) => lane.express.board(),
-            _ => self.steer.board(),
+        let is_in_lane = uplink.is_some_and(OpenPort::is_in_lane);
+        match &mut self.lane {
+            Some(lane) if is_in_lane => lane.express.ours().boards().clone(),
+            _ => self.steer.ours().boards().clone(),
         }
     }
 
@@ -427,12 +415,7 @@ impl Daemon {
     }
 }
 
-/// Whether some tunnel is over IPv6, or can be over nothing else.
-fn is_over_v6(plan: &Plan) -> bool {
-    plan.local.v4.is_none() || plan.networks.iter().flat_map(|network| &network.peers).any(IpAddr::is_ipv6)
-}
-
-fn lane_failed(error: ExpressError) -> StartError {
+pub(super) fn lane_failed(error: ExpressError) -> StartError {
     StartError::Lane(Box::new(error.into()))
 }
 
@@ -444,10 +427,6 @@ fn reason_against(plan: &Plan, uplink: &Link) -> Option<&'static str> {
         Some("the uplink is no veth: its rings are faster")
     } else if plan.uplink_xdp != XdpChoice::Auto {
         Some("the uplink's XDP mode was chosen")
-    } else if is_over_v6(plan) {
-        Some("the underlay is IPv6, at least to some peers, which this lane does not know yet")
-    } else if nat6::is_wanted(plan) {
-        Some("a network has a way out for IPv6, which this lane does not know yet")
     } else {
         None
     }

@@ -7,7 +7,8 @@ use std::{
 
 use vxlane_dataplane::{
     attach::express::{
-        Encap, Epochs, ExpressCounters, ExpressError, FlowKey, KIND_TUNNEL, Rewrite, SessionKey, TunnelKey, Way,
+        Encap, Epochs, ExpressCounters, ExpressError, FlowKey, KIND_TUNNEL, KIND_TUNNEL_V6, Rewrite, SessionKey,
+        TunnelKey, Way,
     },
     engine::WorkerGone,
     express,
@@ -41,8 +42,6 @@ pub enum FlowsError {
 
 /// Flows that are told of, at most, and sessions.
 const TOLD: usize = 10_000;
-/// Where the addresses of VTEPs are in the outer headers.
-const OUTER_DESTINATION: usize = 30;
 
 impl Daemon {
     /// The express lane, with the flows and sessions of one network or of all.
@@ -194,13 +193,16 @@ impl Names {
         let [a, b, c, d, rest @ ..] = key.address;
         let is_v4 = rest.iter().all(|&byte| byte == 0);
         let address = if is_v4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(key.address).into() };
-        let outer = encap.headers.get(OUTER_DESTINATION..).and_then(|bytes| bytes.first_chunk::<4>());
-        let dst_vtep = outer.filter(|_| encap.way.kind == KIND_TUNNEL).map(|&bytes| bytes.into());
-        Flow { address: Some(address), dst_vtep, ..self.flow(&encap.way, key.source, key.destination, now) }
+        Flow {
+            address: Some(address),
+            dst_vtep: destination(encap),
+            ..self.flow(&encap.way, key.source, key.destination, now)
+        }
     }
 
     fn of_tunnel(&self, key: &TunnelKey, way: &Way, now: u64) -> Flow {
-        Flow { src_vtep: Some(key.vtep.into()), ..self.flow(way, key.source, key.destination, now) }
+        let vtep = Ipv6Addr::from(key.vtep).to_canonical();
+        Flow { src_vtep: Some(vtep), ..self.flow(way, key.source, key.destination, now) }
     }
 
     fn of_session(&self, key: &SessionKey, rewrite: &Rewrite, now: u64) -> ExpressSession {
@@ -248,6 +250,15 @@ impl Names {
             expires: seconds(way.expires, now),
             ages: seconds(way.ages, now),
         }
+    }
+}
+
+/// The VTEP that frames are encapsulated for, if they are.
+fn destination(encap: &Encap) -> Option<IpAddr> {
+    match encap.way.kind {
+        KIND_TUNNEL => Some(IpAddr::from(*encap.headers.get(30..)?.first_chunk::<4>()?)),
+        KIND_TUNNEL_V6 => Some(IpAddr::from(*encap.headers.get(38..)?.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 

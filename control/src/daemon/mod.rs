@@ -31,7 +31,7 @@ use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc, time::Instant
 
 use tokio::sync::Notify;
 use vxlane_dataplane::{
-    attach::{Role, Steer, SteerError, express::ExpressCounters},
+    attach::{Role, Steer, SteerError, express::ExpressCounters, ours::Boards},
     engine::{Engine, EngineConfig, Pulse, WorkerGone},
     link::LinkError,
     port::xdp::{OpenError, XdpReceive, XdpTransmit},
@@ -92,6 +92,8 @@ pub struct Daemon {
     next_hops: NextHops,
     way_out: Option<WayOut>,
     way_out6: Option<WayOut6>,
+    /// Where the ports that are lent were posted last.
+    posted_on: Option<Boards>,
     host_side: HostSide,
     bell: Arc<Notify>,
     published: Surroundings,
@@ -148,12 +150,6 @@ pub enum StartError {
     /// The express lane could not be had.
     #[error(transparent)]
     Lane(Box<LaneError>),
-    /// What answers from outside would not find the workers.
-    #[error("dataplane.express = \"auto\": the express lane knows no way out for IPv6 yet; start with it \"off\"")]
-    NoV6WayOut,
-    /// What comes from those peers would not find the workers.
-    #[error("dataplane.express = \"auto\": the express lane knows no IPv6 underlay yet; start with it \"off\"")]
-    NoV6Underlay,
     /// A queue could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -195,7 +191,7 @@ impl Daemon {
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
         let mut steer = Steer::load()?;
-        steer.set_vtep(&plan.local, plan.outside)?;
+        steer.ours().set_vtep(&plan.local, plan.outside).map_err(SteerError::Ours)?;
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
         let tables = Arc::new(Tables::new(plan.local));
         let engine = Engine::start(&config, &tables).map_err(StartError::Workers)?;
@@ -219,6 +215,7 @@ impl Daemon {
             next_hops,
             way_out,
             way_out6,
+            posted_on: None,
             host_side: HostSide::default(),
             bell,
             published,

@@ -100,7 +100,7 @@ impl Daemon {
         config.ports = ports.clone();
         let workers: Vec<WorkerId> = self.engine.workers().collect();
         let count = u16::try_from(workers.len()).unwrap_or(u16::MAX);
-        let board = self.board();
+        let board = self.boards().v4;
         for worker in workers {
             // Made here, not in the worker, which has packets to see to.
             let mut nat = Nat::new(config.clone(), worker, count, Arc::clone(&board));
@@ -109,6 +109,18 @@ impl Daemon {
         }
         tracing::info!(%ports, in_use = in_use.len(), "there is a way out");
         self.way_out = Some(WayOut { ports, in_use, ways, routers });
+        Ok(())
+    }
+
+    /// Has the ports that are lent be posted where the program on the uplink looks for them now.
+    pub(super) fn move_leases(&mut self) -> Result<(), StartError> {
+        let boards = self.boards();
+        if self.posted_on.replace(boards.clone()).is_some_and(|before| before == boards) {
+            return Ok(());
+        }
+        let (v4, v6) = (boards.v4, boards.v6);
+        self.with_nat::<Ipv4Addr, _>(move |nat| nat.post_on(Arc::clone(&v4)))?;
+        self.with_nat::<Ipv6Addr, _>(move |nat| nat.post_on(Arc::clone(&v6)))?;
         Ok(())
     }
 

@@ -1,15 +1,17 @@
 //! The way out of the overlay for IPv6: there while a network wants one, and kept true.
 
-use std::{collections::HashSet, net::Ipv6Addr};
+use std::{collections::HashSet, net::Ipv6Addr, sync::Arc};
 
 use ipnetwork::Ipv6Network;
 use vxlane_dataplane::{
+    attach::SteerError,
     ids::WorkerId,
     nat::{Nat, NatConfig},
 };
 
 use super::{
     Daemon, StartError,
+    express::lane_failed,
     nat::{avoided, look},
 };
 use crate::{
@@ -26,7 +28,7 @@ pub(super) struct WayOut6 {
     /// such address.
     pub(super) address: Option<Ipv6Addr>,
     /// Prefixes that the outside knows.
-    routed: HashSet<Ipv6Network>,
+    pub(super) routed: HashSet<Ipv6Network>,
     /// Ports that sockets of this host have; they are not lent.
     in_use: Vec<InUse>,
     pub(super) ways: Ways<Ipv6Addr>,
@@ -35,7 +37,7 @@ pub(super) struct WayOut6 {
 }
 
 /// Whether some network of `plan` has a way out for IPv6.
-pub(super) fn is_wanted(plan: &Plan) -> bool {
+fn is_wanted(plan: &Plan) -> bool {
     plan.networks.iter().any(|network| network.nat6 != Nat6Choice::None)
 }
 
@@ -72,7 +74,7 @@ impl Daemon {
             self.with_nat::<Ipv6Addr, _>(move |nat| nat.avoid(avoided(&in_use)))?;
         }
         if before.is_none_or(|before| before.address != address || before.routed != routed) {
-            self.steer.set_outside_v6(address, &routed)?;
+            self.steer_v6(address, &routed)?;
             tracing::info!(?address, ?routed, "there is a way out for IPv6");
         }
         self.way_out6 = Some(WayOut6 { address, routed, in_use, ways, routers });
@@ -91,7 +93,7 @@ impl Daemon {
     }
 
     /// Has the workers translate to `address`, or not at all. Sessions of another one end.
-    fn translate_v6(&self, address: Option<Ipv6Addr>, in_use: &[InUse]) -> Result<(), StartError> {
+    fn translate_v6(&mut self, address: Option<Ipv6Addr>, in_use: &[InUse]) -> Result<(), StartError> {
         let config = |address| {
             let ports = self.lendable_ports()?;
             Ok::<_, StartError>(NatConfig { ports, ..self.plan.nat.with_addresses(vec![address]) })
@@ -99,12 +101,13 @@ impl Daemon {
         let config = address.map(config).transpose()?;
         let workers: Vec<WorkerId> = self.engine.workers().collect();
         let count = u16::try_from(workers.len()).unwrap_or(u16::MAX);
+        let board = self.boards().v6;
         for worker in workers {
             // Dropped and made here, not in the worker, which has packets to see to; the old one
             // first, as it takes its leases off the board when it goes.
             drop(self.engine.ask(worker, |worker| worker.pipeline.router.nat6.take())?);
             let Some(config) = config.clone() else { continue };
-            let mut nat = Nat::new(config, worker, count, self.steer.board_v6());
+            let mut nat = Nat::new(config, worker, count, Arc::clone(&board));
             nat.avoid(avoided(in_use));
             self.engine.ask(worker, move |worker| worker.pipeline.router.nat6 = Some(Box::new(nat)))?;
         }
@@ -114,8 +117,15 @@ impl Daemon {
     fn close_way_out_v6(&mut self) -> Result<(), StartError> {
         if self.way_out6.take().is_some() {
             self.translate_v6(None, &[])?;
-            self.steer.set_outside_v6(None, &HashSet::new())?;
+            self.steer_v6(None, &HashSet::new())?;
         }
         Ok(())
+    }
+
+    /// Has both programs that can be on the uplink know what of IPv6 is ours.
+    fn steer_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), StartError> {
+        self.steer.ours().set_outside_v6(lent, routed).map_err(SteerError::Ours)?;
+        let Some(lane) = &mut self.lane else { return Ok(()) };
+        lane.express.ours().set_outside_v6(lent, routed).map_err(|error| lane_failed(error.into()))
     }
 }

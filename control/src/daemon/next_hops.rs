@@ -99,7 +99,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError::Gone`]
     pub(super) fn publish(&mut self) -> Result<(), StartError> {
-        self.check_lane()?;
+        self.move_leases()?;
         self.open_or_close_way_out()?;
         self.keep_way_out_v6()?;
         self.keep_reserved();

@@ -8,10 +8,9 @@ mod kept;
 use std::{
     collections::HashMap,
     io,
-    net::Ipv4Addr,
     ops::AddAssign,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
 };
 
 use aya::{
@@ -19,15 +18,11 @@ use aya::{
     maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray},
     programs::{ProgramError, SchedClassifier, TcAttachType, tc::qdisc_detach_program},
 };
-use vxlane_abi::{
-    LEASE_WORDS, VtepAddress,
-    express::{self as abi, Event, maps},
-    maps::LEASES,
-};
+use vxlane_abi::express::{self as abi, Event, maps};
 
 use super::{
     Role,
-    mapped::Mapped,
+    ours::{Ours, OursError},
     tc::{self, Means, Placed},
 };
 pub use super::{epochs::Epochs, uses::Uses};
@@ -36,10 +31,9 @@ use crate::{
     ids::PortId,
     link::{Link, LinkError, ethtool::Ethtool},
     memlock,
-    nat::Board,
 };
 pub use kept::KeptLeg;
-pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, Rewrite, SessionKey, TunnelKey, Way};
+pub use vxlane_abi::express::{Encap, FlowKey, KIND_TUNNEL, KIND_TUNNEL_V6, Rewrite, SessionKey, TunnelKey, Way};
 
 /// Why an interface could not have the express lane.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +63,9 @@ pub enum ExpressError {
         /// What aya or the kernel answered.
         source: MapError,
     },
+    /// The programs would not be told what is ours.
+    #[error(transparent)]
+    Ours(#[from] OursError),
     /// The interface could not be looked at.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -167,7 +164,7 @@ pub struct Express {
     session_map: OwnedFd,
     uses: Uses,
     epochs: Arc<Epochs>,
-    board: Board,
+    ours: Ours,
     object: Ebpf,
 }
 
@@ -185,9 +182,6 @@ impl Express {
         }
         let (epochs, beat) = (descriptor(&object, maps::EPOCHS)?, descriptor(&object, maps::BEAT)?);
         let epochs = Epochs::of_maps(epochs.as_fd(), beat.as_fd()).map_err(step("mapping the epochs"))?;
-        let leases = descriptor(&object, LEASES)?;
-        let leases = Mapped::<AtomicU64>::map(leases.as_fd(), LEASE_WORDS as usize);
-        let leases = leases.map_err(step("mapping the lent ports"))?;
         let uses = descriptor(&object, maps::USES)?;
         let uses = Uses::of_map(uses.as_fd()).map_err(step("mapping what is noted of sessions"))?;
         Ok(Self {
@@ -213,24 +207,17 @@ impl Express {
             tunnels: take(&mut object, maps::TUNNELS)?,
             sessions: take(&mut object, maps::SESSIONS)?,
             epochs: Arc::new(epochs),
-            board: Arc::new(leases),
+            ours: Ours::of(&mut object)?,
             object,
         })
     }
 
-    /// Says which datagrams are ours, and that `punt` leads to the workers. That interface is one
-    /// end of a pair, whose other end the workers have the rings of; an earlier process may have
-    /// left it with its program, which is `kept`.
+    /// Says that `punt` leads to the workers. That interface is one end of a pair, whose other end the
+    /// workers have the rings of; an earlier process may have left it with its program, which is `kept`.
     ///
     /// # Errors
     /// [`ExpressError`]
-    pub fn set_up(
-        &mut self,
-        address: Ipv4Addr,
-        port: u16,
-        punt: &str,
-        kept: Option<KeptLeg>,
-    ) -> Result<(), ExpressError> {
+    pub fn set_up(&mut self, punt: &str, kept: Option<KeptLeg>) -> Result<(), ExpressError> {
         let link = Link::get(punt)?;
         let finished = Ethtool::open(link.index).and_then(|device| device.finish_frames());
         finished.map_err(step(&format!("ethtool -K {punt} tx off txvlan off")))?;
@@ -242,8 +229,7 @@ impl Express {
             Some(placed) => placed,
             None => self.install(&link, abi::EXIT_PROGRAM)?,
         });
-        let vtep = VtepAddress { address: address.octets(), port: port.to_be_bytes(), reserved: [0; 2] };
-        let setup = abi::Setup { vtep, punt: link.index, queues: link.tx_queues };
+        let setup = abi::Setup { punt: link.index, queues: link.tx_queues };
         self.setup.set(0, setup, 0).map_err(map_failed(maps::SETUP))
     }
 
@@ -361,10 +347,9 @@ impl Express {
         self.uses.clone()
     }
 
-    /// Where address translation posts the ports that it lends at the address of the VTEP: what is
-    /// for these is ours, too.
-    pub fn board(&self) -> Board {
-        Arc::clone(&self.board)
+    /// Which frames of the uplink are ours.
+    pub fn ours(&mut self) -> &mut Ours {
+        &mut self.ours
     }
 
     /// Returns when no program is at work any more with what it looked up before the call.
@@ -513,6 +498,15 @@ pub fn sweep(interface: &str) -> bool {
     let names = [abi::ACCESS_PROGRAM, abi::UPLINK_PROGRAM, abi::EXIT_PROGRAM];
     // Fails where there is none.
     names.map(|name| qdisc_detach_program(interface, TcAttachType::Ingress, name).is_ok()).contains(&true)
+}
+
+/// The number of the program of an express lane that is on `interface` by a link, if there is one.
+/// Where the kernel does not say, there is none.
+pub fn on(interface: &str) -> Option<u32> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress).ok()?;
+    let names = [abi::ACCESS_PROGRAM, abi::UPLINK_PROGRAM, abi::EXIT_PROGRAM];
+    let ours = programs.iter().find(|program| program.name_as_str().is_some_and(|name| names.contains(&name)));
+    ours.map(aya::programs::ProgramInfo::id)
 }
 
 /// The program for a port of this role.

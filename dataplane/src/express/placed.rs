@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn key(number: u8) -> Key {
-        Key::Tunnel(TunnelKey { vni: [0; 4], vtep: [number; 4], destination: [2; 6], source: [4; 6] })
+        Key::Tunnel(TunnelKey { vni: [0; 4], vtep: [number; 16], destination: [2; 6], source: [4; 6] })
     }
 
     fn way(epoch: u32, expires: u64) -> Way {

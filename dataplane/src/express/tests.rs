@@ -41,7 +41,7 @@ impl Flows for Maps {
     fn remove_session(&mut self, _: &SessionKey) {}
 }
 
-const KEY: TunnelKey = TunnelKey { vni: [1, 2, 3, 0], vtep: [192, 0, 2, 2], destination: [2; 6], source: [4; 6] };
+const KEY: TunnelKey = TunnelKey { vni: [1, 2, 3, 0], vtep: [9; 16], destination: [2; 6], source: [4; 6] };
 const NETWORK: NetworkId = NetworkId(7);
 
 fn flow() -> Flow {

@@ -257,6 +257,11 @@ impl<A: Address> Nat<A> {
         self.leases.avoid(ports);
     }
 
+    /// Posts on `board` from now on what is lent, and on the one before no more.
+    pub fn post_on(&mut self, board: Board) {
+        self.leases.post_on(board);
+    }
+
     /// Ends sessions whose time is up. Call it ten times a second; a session that has outlived
     /// its time is dead already, this gives its place and port back.
     pub fn expire(&mut self, now: Instant) {

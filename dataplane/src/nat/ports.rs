@@ -355,6 +355,24 @@ impl Leases {
         self.shelves.iter().map(|shelf| shelf.ports.capacity() * size_of::<u16>()).sum()
     }
 
+    /// Posts on `board` from now on what is lent, and on the one before no more.
+    pub(super) fn post_on(&mut self, board: Board) {
+        let after = (*board).as_ref();
+        for (place, word) in self.words() {
+            let lent = word.swap(0, Ordering::Relaxed);
+            if let Some(word) = after.get(place) {
+                word.store(lent, Ordering::Relaxed);
+            }
+        }
+        self.board = board;
+    }
+
+    /// The words of the board that are this worker's, with their places.
+    fn words(&self) -> impl Iterator<Item = (usize, &AtomicU64)> {
+        let blocks = (0..BLOCKS).cycle().zip((*self.board).as_ref().iter().enumerate());
+        blocks.filter(|(block, _)| owner(block * BLOCK, self.workers) == self.me).map(|(_, word)| word)
+    }
+
     /// A random number below `end`: a keyed hash of how often it was asked.
     fn draw(&mut self, end: usize) -> usize {
         self.draws += 1;
@@ -387,11 +405,7 @@ impl fmt::Debug for Leases {
 impl Drop for Leases {
     /// What is still posted comes off the board.
     fn drop(&mut self) {
-        for (block, word) in (0..BLOCKS).cycle().zip((*self.board).as_ref()) {
-            if owner(block * BLOCK, self.workers) == self.me {
-                word.store(0, Ordering::Relaxed);
-            }
-        }
+        self.words().for_each(|(_, word)| word.store(0, Ordering::Relaxed));
     }
 }
 

@@ -120,5 +120,6 @@ mod tests {
         let ports = u32::from_ne_bytes([0x04, 0, 0, 53]);
         let theirs = theirs::source_port(u64::from_ne_bytes(addresses), 17, ports);
         assert_eq!(port_of([10, 0, 0, 1], 1024), theirs);
+        (FIRST_PORT..=u16::MAX).for_each(|port| assert_eq!(flow_label(port), theirs::flow_label(port)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NEAR_IP, Rig, VETH};
+use super::{NEAR_VTEP, Rig, VETH};
 use vxlane_dataplane::{
     attach::{AttachMode, Role, Steer, express::Express},
     ids::PortId,
@@ -27,7 +27,8 @@ impl Lane {
         }
         rig.near.inside(|| {
             let mut express = Express::load().expect("load");
-            express.set_up(NEAR_IP.into(), 4789, "punt", None).expect("set up");
+            express.ours().set_vtep(&NEAR_VTEP, None).expect("vtep");
+            express.set_up("punt", None).expect("set up");
             let mut steer = Steer::load().expect("load");
             let attached = steer.attach("ring", Role::Lane, AttachMode::Native, 1).expect("attach");
             let config = Config { bind: BindMode::Copy, ..Config::new("ring", 0) };

@@ -13,19 +13,20 @@ use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
     io::{self, Read, Write},
-    net::Ipv6Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
-use vxlane_dataplane::link::XdpMode;
+use vxlane_dataplane::{link::XdpMode, tables::LocalVtep};
 
 /// The name of the veth's end in either namespace.
 pub(crate) const VETH: &str = "veth0";
 pub(crate) const NEAR_IP: [u8; 4] = [10, 9, 0, 1];
 pub(crate) const FAR_IP: [u8; 4] = [10, 9, 0, 2];
+pub(crate) const NEAR_VTEP: LocalVtep = LocalVtep::new(Some(Ipv4Addr::new(10, 9, 0, 1)), None, 4789);
 pub(crate) const NEAR_IP6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const FAR_IP6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
 pub(crate) const NEAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

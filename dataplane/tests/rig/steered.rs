@@ -3,17 +3,16 @@
 use std::sync::atomic::Ordering;
 
 use vxlane_dataplane::{
-    attach::{AttachMode, Role, Steer},
+    attach::{AttachMode, Role, Steer, ours::Ours},
     nat::{Board, Protocol},
     port::{
         Receive,
         xdp::{BindMode, Config, XdpReceive, XdpSocket, XdpTransmit},
     },
-    tables::LocalVtep,
 };
 
 use super::{
-    FAR_MAC, NEAR_IP, NEAR_MAC, Rig, VETH, eventually,
+    FAR_MAC, NEAR_MAC, NEAR_VTEP, Rig, VETH, eventually,
     lane::{Lane, tagged},
 };
 
@@ -36,7 +35,7 @@ impl Steered {
         let rig = Rig::new();
         let program = rig.near.inside(|| {
             let mut steer = Steer::load().expect("load");
-            steer.set_vtep(&LocalVtep::new(Some(NEAR_IP.into()), None, 4789), None).expect("vtep");
+            steer.ours().set_vtep(&NEAR_VTEP, None).expect("vtep");
             let attached = steer.attach(VETH, Role::Uplink, AttachMode::Auto, 1).expect("attach");
             let (rx, tx) = XdpSocket::open(&Config { bind: BindMode::Copy, ..Config::new(VETH, 0) }).expect("open");
             steer.serve(attached.ifindex, 0, rx.socket()).expect("serve");
@@ -57,17 +56,17 @@ impl Steered {
         [Self::by_steer, Self::by_express].into_iter().map(|new| new())
     }
 
-    /// Where lent ports are posted, of IPv4.
-    pub(crate) fn board(&self) -> Board {
-        match &self.program {
-            Program::Steer { steer, .. } => steer.board(),
-            Program::Express(lane) => lane.express.board(),
+    /// What the program is told.
+    pub(crate) fn ours(&mut self) -> &mut Ours {
+        match &mut self.program {
+            Program::Steer { steer, .. } => steer.ours(),
+            Program::Express(lane) => lane.express.ours(),
         }
     }
 
     /// Posts that a port is lent at the IPv4 address.
-    pub(crate) fn lend(&self, protocol: Protocol, port: u16) {
-        post(&self.board(), protocol, port, true);
+    pub(crate) fn lend(&mut self, protocol: Protocol, port: u16) {
+        post(&self.ours().boards().v4, protocol, port, true);
     }
 
     /// Frames that the program has sent to the ring, and those that it has passed to the host.

@@ -11,8 +11,8 @@ pub const UPLINK_PROGRAM: &str = "express_uplink";
 /// The program on the workers' end of the punt pair, for what workers send.
 pub const EXIT_PROGRAM: &str = "express_exit";
 
-/// Names of the maps, as the object exports them, beside [`LEASES`](crate::maps::LEASES) and
-/// [`DATAGRAMS`](crate::maps::DATAGRAMS).
+/// Names of the maps, as the object exports them, beside those that say which frames of an uplink
+/// are ours: as in the steering program's object.
 pub mod maps {
     /// `HashMap<FlowKey, Encap>`: frames of endpoints.
     pub const FLOWS: &str = "FLOWS";
@@ -54,6 +54,8 @@ pub const OUTSIDE: u32 = MAX_NETWORKS;
 
 /// Bytes of the outer headers over IPv4.
 pub const OVERHEAD: usize = 50;
+/// Bytes of the outer headers over IPv6.
+pub const OVERHEAD_V6: usize = 70;
 
 /// Which frames of endpoints belong to one flow. The addresses are as on the wire.
 #[repr(C)]
@@ -75,8 +77,8 @@ pub struct FlowKey {
 pub struct TunnelKey {
     /// The three bytes of the VNI, and zero.
     pub vni: [u8; 4],
-    /// The VTEP.
-    pub vtep: [u8; 4],
+    /// The VTEP; of IPv4 as IPv6 has it mapped (RFC 4291 section 2.5.5.2).
+    pub vtep: [u8; 16],
     /// To this MAC address.
     pub destination: [u8; 6],
     /// From this one.
@@ -111,6 +113,8 @@ pub const KIND_SEND: u16 = 1;
 pub const KIND_PEER: u16 = 2;
 /// The frame is encapsulated, and sent by the interface.
 pub const KIND_TUNNEL: u16 = 3;
+/// The same over IPv6, without a UDP checksum.
+pub const KIND_TUNNEL_V6: u16 = 4;
 
 /// Where the frames of a flow go, and for how long that is good.
 #[repr(C)]
@@ -149,13 +153,14 @@ pub struct Way {
 pub struct Encap {
     /// Where to.
     pub way: Way,
-    /// Sum of the words of the outer IP header while its length, traffic class and checksum are
+    /// Sum of the words of the outer IPv4 header while its length, traffic class and checksum are
     /// zero: below 2^20.
     pub ip_sum: u32,
-    /// The outer headers, with the fields above and the UDP source port and length zero.
-    pub headers: [u8; OVERHEAD],
+    /// The outer headers, of IPv4 the first [`OVERHEAD`] bytes, with the fields above, the flow label,
+    /// and the UDP source port and length zero.
+    pub headers: [u8; OVERHEAD_V6],
     /// Zero. Keeps the value free of padding, so that every byte of it is defined.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
 }
 
 /// A [`Way`], whose epoch is that of the network and [`OUTSIDE`]'s together, with what becomes of a
@@ -206,8 +211,6 @@ pub struct Exit {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
-    /// The outer destination that marks a datagram as ours.
-    pub vtep: crate::VtepAddress,
     /// The interface that leads to the workers.
     pub punt: u32,
     /// How many queues it has.
@@ -273,6 +276,12 @@ pub mod entropy {
         FIRST_PORT | (hash & PORT_MASK) as u16
     }
 
+    /// The IPv6 flow label of a packet with this source port: as `vtep::entropy::flow_label`.
+    #[inline(always)]
+    pub fn flow_label(source_port: u16) -> u32 {
+        (source_port as u32).wrapping_mul(0x9e37_79b1) >> 12
+    }
+
     /// Adds one more word to the words before it.
     #[inline(always)]
     pub fn fold(hash: u64, word: u64) -> u64 {
@@ -317,7 +326,7 @@ mod user {
     // eight: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Way {}
 
-    // SAFETY: `repr(C)` of a `Way`, a `u32` and 52 bytes, 104 bytes in all, a multiple of eight:
+    // SAFETY: `repr(C)` of a `Way`, a `u32` and 76 bytes, 128 bytes in all, a multiple of eight:
     // no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Encap {}
 
@@ -329,8 +338,7 @@ mod user {
     // pointers.
     unsafe impl aya::Pod for Exit {}
 
-    // SAFETY: `repr(C)` of eight bytes and two `u32`: no padding, every bit pattern is a value,
-    // no pointers.
+    // SAFETY: `repr(C)` of two `u32`: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Setup {}
 
     // SAFETY: `repr(C)` of four `u64`: no padding, every bit pattern is a value, no pointers.

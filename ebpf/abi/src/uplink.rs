@@ -3,7 +3,9 @@
 //! Both programs that sit on uplinks ask here, so that a frame is ours or the host's whichever of
 //! them it meets.
 
-use crate::{Datagram, LEASE_ICMP, LEASE_TCP, LEASE_UDP, Vtep6Address, VtepAddress};
+mod outside6;
+
+use crate::{Datagram, Datagram6, LEASE_ICMP, LEASE_TCP, LEASE_UDP, Outside6, Vtep6Address, VtepAddress};
 
 /// A frame, and the maps that say what of it we expect.
 pub trait Sight {
@@ -19,6 +21,26 @@ pub trait Sight {
     /// Has more fragments of `datagram` be expected. Without room for it they pass to the host,
     /// which cannot use them.
     fn expect(&self, datagram: &Datagram);
+
+    /// [`awaits`](Self::awaits), of IPv6.
+    fn awaits_v6(&self, datagram: &Datagram6) -> bool;
+
+    /// [`expect`](Self::expect), of IPv6.
+    fn expect_v6(&self, datagram: &Datagram6);
+
+    /// Whether one of our prefixes has `address`.
+    fn routes(&self, address: [u8; 16]) -> bool;
+}
+
+/// Where what is ours is addressed to.
+#[derive(Clone, Copy)]
+pub struct Ours<'a> {
+    /// VXLAN, and at the same address lent ports.
+    pub vtep: &'a VtepAddress,
+    /// VXLAN over IPv6.
+    pub vtep6: &'a Vtep6Address,
+    /// Lent ports and prefixes of IPv6.
+    pub outside6: &'a Outside6,
 }
 
 /// Whose a frame is.
@@ -26,7 +48,7 @@ pub trait Sight {
 pub enum Class {
     /// VXLAN to our VTEP.
     Vxlan,
-    /// For a port that we lent, or about a packet from one.
+    /// For a port that we lent, or about a packet from one; or for a prefix that is ours.
     Lent,
     /// Neither VXLAN to our VTEP nor for a lent port.
     NotVxlan,
@@ -36,18 +58,27 @@ pub enum Class {
 
 /// Sorts one frame of an uplink. VLAN tags and anything cut short are not ours.
 #[inline(always)]
-pub fn classify(sight: &impl Sight, vtep: &VtepAddress, vtep6: &Vtep6Address) -> Class {
+pub fn classify(sight: &impl Sight, ours: &Ours<'_>) -> Class {
     match sight.read(ETHERTYPE) {
-        Some(IPV4) => classify_v4(sight, vtep),
-        Some(IPV6) => classify_v6(sight, vtep6).unwrap_or(Class::NotVxlan),
+        Some(IPV4) => classify_v4(sight, ours.vtep),
+        Some(IPV6) => classify_v6(sight, ours),
         Some(_) | None => Class::NotVxlan,
+    }
+}
+
+#[inline(always)]
+fn classify_v6(sight: &impl Sight, ours: &Ours<'_>) -> Class {
+    match tunnel_v6(sight, ours.vtep6) {
+        Some(Class::Vxlan) => Class::Vxlan,
+        _ if outside6::is_ours(sight, ours.outside6) => Class::Lent,
+        class => class.unwrap_or(Class::NotVxlan),
     }
 }
 
 /// Over IPv6, UDP right behind the fixed header: what has extensions is the host's. `None` for
 /// what is not ours.
 #[inline(always)]
-fn classify_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
+fn tunnel_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
     let [high, low] = halves(&vtep.address);
     let theirs = [sight.read(IP + 24)?, sight.read(IP + 32)?].map(u64::from_ne_bytes);
     if theirs != [high, low] || high | low == 0 {
@@ -62,7 +93,7 @@ fn classify_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
 
 /// Both halves of an address, in the order of the wire: they are only compared.
 #[inline(always)]
-pub fn halves(address: &[u8; 16]) -> [u64; 2] {
+fn halves(address: &[u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
@@ -155,7 +186,7 @@ fn quoted(sight: &impl Sight, at: usize) -> Option<u32> {
 
 /// Where the bits of lent ports of a protocol begin, if it has ports.
 #[inline(always)]
-pub fn first_bit(protocol: u8) -> Option<u32> {
+fn first_bit(protocol: u8) -> Option<u32> {
     match protocol {
         TCP => Some(LEASE_TCP),
         UDP => Some(LEASE_UDP),
@@ -166,14 +197,14 @@ pub fn first_bit(protocol: u8) -> Option<u32> {
 /// The byte at `offset`, if another follows. With one byte alone the compiler asks for the end of
 /// the frame in a way from which the verifier learns nothing where the offset varies.
 #[inline(always)]
-pub fn first_byte(sight: &impl Sight, offset: usize) -> Option<u8> {
+fn first_byte(sight: &impl Sight, offset: usize) -> Option<u8> {
     let [first, _] = sight.read(offset)?;
     Some(first)
 }
 
 /// The number that two bytes are on the wire.
 #[inline(always)]
-pub fn number(bytes: [u8; 2]) -> u32 {
+fn number(bytes: [u8; 2]) -> u32 {
     u32::from(u16::from_be_bytes(bytes))
 }
 

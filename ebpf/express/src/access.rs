@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::generated::{bpf_redirect, bpf_skb_adjust_room},
     programs::TcContext,
 };
-use vxlane_abi::express::{Encap, Event, FlowKey, KIND_TUNNEL, OVERHEAD, entropy};
+use vxlane_abi::express::{Encap, Event, FlowKey, KIND_TUNNEL, KIND_TUNNEL_V6, OVERHEAD, OVERHEAD_V6, entropy};
 
 use crate::{
     frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, fold, head, headers, is_echo, ne32, word},
@@ -35,8 +35,10 @@ pub fn forward(ctx: &TcContext) -> Result<i32, Event> {
     if packet.longest(&facts) > longest {
         return Err(Event::Miss);
     }
-    if kind == KIND_TUNNEL {
-        return encap(ctx, flow, &facts, &packet);
+    match kind {
+        KIND_TUNNEL => return encap_v4(ctx, flow, &facts, &packet),
+        KIND_TUNNEL_V6 => return encap_v6(ctx, flow, &facts, &packet),
+        _ => {}
     }
     let (packets, repeated) = facts.on_the_wire(packet.headers);
     let bytes = facts.length + repeated;
@@ -104,7 +106,7 @@ impl Packet {
             return None;
         }
         self.source_port = entropy::source_port(word(bytes, 26), protocol, ports);
-        self.headers = headers::<47>(ctx, facts, protocol, 34)?;
+        self.headers = headers(ctx, facts, protocol, 34)?;
         Some(())
     }
 
@@ -130,7 +132,7 @@ impl Packet {
         addresses = entropy::fold(addresses, word(bytes, 38));
         addresses = entropy::fold(addresses, word(bytes, 46));
         self.source_port = entropy::source_port(addresses, protocol, ports);
-        self.headers = headers::<67>(ctx, facts, protocol, 54)?;
+        self.headers = headers(ctx, facts, protocol, 54)?;
         Some(())
     }
 }
@@ -142,47 +144,88 @@ fn first(address: &mut [u8; 16]) -> &mut [u8; 4] {
     unsafe { &mut *address.as_mut_ptr().cast() }
 }
 
-/// Puts the tunnel on and sends the frame by the uplink.
+/// Puts a tunnel over IPv4 on, and sends the frame by the uplink.
 #[inline(always)]
-fn encap(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) -> Result<i32, Event> {
+fn encap_v4(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) -> Result<i32, Event> {
     let ip_length = facts.length + 36;
     if ip_length > 65_535 {
         return Err(Event::Miss);
     }
-    // SAFETY: the caller has looked `flow` up in this call.
-    let (headers, ip_sum, way) = unsafe { (&(*flow).headers, (*flow).ip_sum, &(*flow).way) };
     let mut outer = [0u8; OVERHEAD + 14];
-    let mut index = 0;
-    while index < OVERHEAD {
-        outer[index] = headers[index];
-        index += 1;
-    }
-    index = 0;
-    while index < 6 {
-        outer[OVERHEAD + index] = packet.key.destination[index];
-        outer[OVERHEAD + 6 + index] = packet.key.source[index];
-        index += 1;
-    }
-    put(&mut outer, OVERHEAD + 12, packet.ether_type);
-    let sum = !fold(ip_sum + ip_length + u32::from(packet.ecn));
+    fill(&mut outer, OVERHEAD, flow, packet);
+    // SAFETY: the caller has looked `flow` up in this call.
+    let sum = !fold(unsafe { (*flow).ip_sum } + ip_length + u32::from(packet.ecn));
     outer[15] = packet.ecn;
     put(&mut outer, 16, ip_length as u16);
     put(&mut outer, 24, sum);
     put(&mut outer, 34, packet.source_port);
     put(&mut outer, 38, (ip_length - 20) as u16);
-    let (ifindex, from, to) = (way.ifindex, way.from, way.to);
+    send(ctx, flow, facts, packet, &outer, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64)
+}
+
+/// The same over IPv6.
+#[inline(always)]
+fn encap_v6(ctx: &TcContext, flow: *const Encap, facts: &Facts, packet: &Packet) -> Result<i32, Event> {
+    let udp_length = facts.length + 16;
+    if udp_length > 65_535 {
+        return Err(Event::Miss);
+    }
+    let mut outer = [0u8; OVERHEAD_V6 + 14];
+    fill(&mut outer, OVERHEAD_V6, flow, packet);
+    let label = entropy::flow_label(packet.source_port);
+    outer[15] = packet.ecn << 4 | (label >> 16) as u8;
+    put(&mut outer, 16, label as u16);
+    put(&mut outer, 18, udp_length as u16);
+    put(&mut outer, 54, packet.source_port);
+    put(&mut outer, 58, udp_length as u16);
+    send(ctx, flow, facts, packet, &outer, GROW | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 as u64)
+}
+
+/// Writes what all frames of a flow have in front: `overhead` bytes of outer headers, which are all
+/// but 14 of `N`, and the inner Ethernet header.
+#[inline(always)]
+fn fill<const N: usize>(outer: &mut [u8; N], overhead: usize, flow: *const Encap, packet: &Packet) {
+    // SAFETY: the caller's caller has looked `flow` up in this call.
+    let headers = unsafe { &(*flow).headers };
+    let mut index = 0;
+    while index < overhead {
+        outer[index] = headers[index];
+        index += 1;
+    }
+    index = 0;
+    while index < 6 {
+        outer[overhead + index] = packet.key.destination[index];
+        outer[overhead + 6 + index] = packet.key.source[index];
+        index += 1;
+    }
+    put(outer, overhead + 12, packet.ether_type);
+}
+
+/// Puts `outer` in the place of the Ethernet header, and sends the frame by the uplink.
+#[inline(always)]
+fn send<const N: usize>(
+    ctx: &TcContext,
+    flow: *const Encap,
+    facts: &Facts,
+    packet: &Packet,
+    outer: &[u8; N],
+    grow: u64,
+) -> Result<i32, Event> {
+    // SAFETY: as in `fill`.
+    let (ifindex, from, to) = unsafe { ((*flow).way.ifindex, (*flow).way.from, (*flow).way.to) };
+    let overhead = N as u32 - 14;
     // SAFETY: the context is the one of this call; the others are numbers.
-    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, OVERHEAD as i32, BPF_ADJ_ROOM_MAC, GROW) } != 0 {
+    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, overhead as i32, BPF_ADJ_ROOM_MAC, grow) } != 0 {
         return Err(Event::Miss);
     }
     // The frame has just been made that long, in one place and writable: this cannot fail.
-    if ctx.store(0, &outer, 0).is_err() {
+    if ctx.store(0, outer, 0).is_err() {
         count(Event::NoHeaders);
         return Ok(leave::DROP);
     }
     let (packets, repeated) = facts.on_the_wire(packet.headers);
     let received = facts.length + repeated;
-    count_hit(from, to, packets, received, received + OVERHEAD as u32 * packets);
+    count_hit(from, to, packets, received, received + overhead * packets);
     // SAFETY: the helper takes numbers, and checks them.
     Ok(unsafe { bpf_redirect(ifindex, 0) as i32 })
 }
@@ -198,8 +241,5 @@ const DHCP_REPLY: u32 = (67 << 16 | 68_u32).to_be();
 const DHCPV6_REPLY: u32 = (547 << 16 | 546_u32).to_be();
 /// The frame grows by outer headers with an Ethernet frame inside; what it will be segmented
 /// into stays as it is.
-const GROW: u64 = (BPF_F_ADJ_ROOM_FIXED_GSO
-    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
-    | BPF_F_ADJ_ROOM_ENCAP_L4_UDP
-    | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64
-    | 14 << 56;
+const GROW: u64 =
+    (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2_ETH) as u64 | 14 << 56;

@@ -5,19 +5,26 @@ use aya_ebpf::programs::TcContext;
 /// The first `N` bytes of the frame; `None` if it is shorter.
 #[inline(always)]
 pub fn head<const N: usize>(ctx: &TcContext) -> Option<&[u8; N]> {
+    part(ctx, 0)
+}
+
+/// The `N` bytes at `at`, which is a constant wherever this is called; `None` if the frame is
+/// shorter.
+#[inline(always)]
+pub fn part<const N: usize>(ctx: &TcContext, at: usize) -> Option<&[u8; N]> {
     let start = ctx.data();
-    if start + N <= ctx.data_end() {
+    if start + at + N <= ctx.data_end() {
         // SAFETY: the range from `data` to `data_end` is readable until a helper changes the
         // frame, which nobody does while what we return is in use.
-        return Some(unsafe { &*(start as *const [u8; N]) });
+        return Some(unsafe { &*((start + at) as *const [u8; N]) });
     }
-    ctx.pull_data(N as u32).ok()?;
+    ctx.pull_data((at + N) as u32).ok()?;
     let start = ctx.data();
-    if start + N > ctx.data_end() {
+    if start + at + N > ctx.data_end() {
         return None;
     }
     // SAFETY: as above, with what `pull_data` made of the frame.
-    Some(unsafe { &*(start as *const [u8; N]) })
+    Some(unsafe { &*((start + at) as *const [u8; N]) })
 }
 
 /// The big-endian number at `at`.
@@ -112,16 +119,16 @@ impl Facts {
     }
 }
 
-/// The bytes of headers that each frame has into which this one will be segmented: its transport
-/// header is at `transport`, and `N` is one more than where the length of a TCP header is then
-/// read. 0 if it will not be segmented, and `None` if that is nothing for this lane.
+/// The bytes of headers that each frame has into which this one will be segmented, with its
+/// transport header at `transport`. 0 if it will not be segmented, and `None` if that is nothing
+/// for this lane.
 #[inline(always)]
-pub fn headers<const N: usize>(ctx: &TcContext, facts: &Facts, protocol: u8, transport: usize) -> Option<u32> {
+pub fn headers(ctx: &TcContext, facts: &Facts, protocol: u8, transport: usize) -> Option<u32> {
     if facts.segment == 0 {
         return Some(0);
     }
     let header = match protocol {
-        TCP => u32::from(head::<N>(ctx)?[transport + 12] >> 4) * 4,
+        TCP => u32::from(part::<13>(ctx, transport)?[12] >> 4) * 4,
         UDP => 8,
         _ => return None,
     };

@@ -10,12 +10,14 @@ mod access;
 mod frame;
 mod leave;
 mod maps;
+#[path = "../../ours.rs"]
+mod ours;
 mod session;
 mod uplink;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use leave::{PASS, punt};
-use maps::{EXITS, count, setup};
+use maps::{EXITS, count};
 use session::End;
 use vxlane_abi::{
     express::{Event, MAX_TAGS},
@@ -35,8 +37,7 @@ pub fn express_access(ctx: TcContext) -> i32 {
 /// Entry for every frame that comes in on the uplink.
 #[classifier]
 pub fn express_uplink(ctx: TcContext) -> i32 {
-    let Some(setup) = setup() else { return PASS };
-    match uplink::class(&ctx, &setup.vtep) {
+    match uplink::class(&ctx) {
         Class::Vxlan => uplink::deliver(&ctx).unwrap_or_else(|event| punt(&ctx, event)),
         Class::Lent => session::forward(&ctx, End::Destination).unwrap_or_else(|event| punt(&ctx, event)),
         Class::NotVxlan | Class::Fragment => {

@@ -4,14 +4,11 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
 };
-use vxlane_abi::{
-    Datagram, LEASE_WORDS, MAX_DATAGRAMS,
-    express::{
-        ABSENT, EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_TAGS, OUTSIDE, PortCounts, Rewrite,
-        SessionKey, Setup, TunnelKey, Use, Way,
-    },
+use vxlane_abi::express::{
+    ABSENT, EVENTS as EVENT_COUNT, Encap, Event, Exit, FlowKey, MAX_FLOWS, MAX_TAGS, OUTSIDE, PortCounts, Rewrite,
+    SessionKey, Setup, TunnelKey, Use, Way,
 };
 
 use crate::frame::Facts;
@@ -34,10 +31,6 @@ pub static EXITS: Array<Exit> = Array::with_max_entries(MAX_TAGS, 0);
 static SETUP: Array<Setup> = Array::with_max_entries(1, 0);
 #[map]
 static BEAT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-pub static LEASES: Array<u64> = Array::with_max_entries(LEASE_WORDS, BPF_F_MMAPABLE);
-#[map]
-pub static DATAGRAMS: LruHashMap<Datagram, u8> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 static PORT_COUNTS: PerCpuArray<PortCounts> = PerCpuArray::with_max_entries(MAX_TAGS, 0);
 #[map]

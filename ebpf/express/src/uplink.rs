@@ -9,21 +9,21 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use vxlane_abi::{
-    Datagram, Vtep6Address, VtepAddress,
-    express::{Event, OVERHEAD, TunnelKey},
-    uplink::{Class, Sight, classify},
+    express::{Event, OVERHEAD, OVERHEAD_V6, TunnelKey},
+    uplink::Class,
 };
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, ip_sum, is_echo},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, ip_sum, is_echo, part},
     leave,
-    maps::{DATAGRAMS, LEASES, TUNNELS, admit, count, count_hit},
+    maps::{TUNNELS, admit, count, count_hit},
+    ours::{self, Bytes},
 };
 
 /// The frame that the program was called for.
 struct Frame<'a>(&'a TcContext);
 
-impl Sight for Frame<'_> {
+impl Bytes for Frame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let at = self.0.data() + offset;
@@ -34,34 +34,12 @@ impl Sight for Frame<'_> {
         // range is readable until a helper changes the frame. Bytes have no alignment.
         Some(unsafe { *(at as *const [u8; N]) })
     }
-
-    #[inline(always)]
-    fn lent(&self, index: u32) -> u64 {
-        LEASES.get(index).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn awaits(&self, datagram: &Datagram) -> bool {
-        // SAFETY: nothing is read but whether there is such an entry.
-        unsafe { DATAGRAMS.get(datagram) }.is_some()
-    }
-
-    #[inline(always)]
-    fn expect(&self, datagram: &Datagram) {
-        let _ = DATAGRAMS.insert(datagram, &0, 0);
-    }
 }
-
-/// Nothing over IPv6 is ours.
-const NO_VTEP6: Vtep6Address = Vtep6Address { address: [0; 16], port: [0; 2], reserved: [0; 6] };
 
 /// Whose the frame is. One with a VLAN tag is the host's.
 #[inline(always)]
-pub fn class(ctx: &TcContext, vtep: &VtepAddress) -> Class {
-    match Facts::of(ctx).vlan {
-        true => Class::NotVxlan,
-        false => classify(&Frame(ctx), vtep, &NO_VTEP6),
-    }
+pub fn class(ctx: &TcContext) -> Class {
+    if Facts::of(ctx).vlan { Class::NotVxlan } else { ours::class(&Frame(ctx)) }
 }
 
 /// Delivers the frame, or says why a worker has to.
@@ -69,8 +47,9 @@ pub fn class(ctx: &TcContext, vtep: &VtepAddress) -> Class {
 pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     let facts = Facts::of(ctx);
     let mut packet = Packet {
-        key: TunnelKey { vni: [0; 4], vtep: [0; 4], destination: [0; 6], source: [0; 6] },
+        key: TunnelKey { vni: [0; 4], vtep: [0; 16], destination: [0; 6], source: [0; 6] },
         ethernet: [0; 14],
+        overhead: 0,
         shrink: 0,
         headers: 0,
     };
@@ -80,7 +59,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     // SAFETY: the lookup has just returned `way`.
     let (kind, ifindex, from, to) = unsafe { ((*way).kind, (*way).ifindex, (*way).from, (*way).to) };
     // SAFETY: the context is the one of this call; the others are numbers.
-    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, -(OVERHEAD as i32), BPF_ADJ_ROOM_MAC, packet.shrink) } != 0 {
+    if unsafe { bpf_skb_adjust_room(ctx.skb.skb, -(packet.overhead as i32), BPF_ADJ_ROOM_MAC, packet.shrink) } != 0 {
         return Err(Event::Miss);
     }
     // The frame is longer than that, and writable since it was made shorter: this cannot fail.
@@ -90,7 +69,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Event> {
     }
     let (packets, repeated) = facts.on_the_wire(packet.headers);
     let received = facts.length + repeated;
-    count_hit(from, to, packets, received, received - OVERHEAD as u32 * packets);
+    count_hit(from, to, packets, received, received - packet.overhead * packets);
     Ok(leave::send(ctx, ifindex, kind))
 }
 
@@ -99,7 +78,9 @@ struct Packet {
     key: TunnelKey,
     /// The inner Ethernet header.
     ethernet: [u8; 14],
-    /// How the frame is made shorter.
+    /// By how much the frame is made shorter.
+    overhead: u32,
+    /// How.
     shrink: u64,
     /// Bytes of headers that each frame has which it will be segmented into; unknown if it will not.
     headers: u32,
@@ -110,56 +91,97 @@ impl Packet {
     /// In place: there is little room on the stack.
     #[inline(always)]
     fn read(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
-        let bytes = head::<84>(ctx)?;
+        match be16(head::<14>(ctx)?, 12) {
+            IPV4 => self.read_over_v4(ctx, facts),
+            IPV6 => self.read_over_v6(ctx, facts),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn read_over_v4(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<OVERHEAD>(ctx)?;
         let (ip_length, udp_length) = (be16(bytes, 16), be16(bytes, 38));
         let is_plain = bytes[14] == 0x45 && ip_length + 14 == facts.length && udp_length + 20 == ip_length;
         if !is_plain || ip_sum(bytes) != 0xffff || bytes[42] & 0x08 == 0 {
             return None;
         }
-        let (outer_ecn, is_checked) = (bytes[15] & 3, be16(bytes, 40) != 0);
+        let (ecn, is_checked) = (bytes[15] & 3, be16(bytes, 40) != 0);
         (self.key.vni[0], self.key.vni[1], self.key.vni[2]) = (bytes[46], bytes[47], bytes[48]);
-        copy(bytes, 26, &mut self.key.vtep);
-        copy(bytes, 50, &mut self.key.destination);
-        copy(bytes, 56, &mut self.key.source);
-        copy(bytes, 50, &mut self.ethernet);
-        let is_v4 = be16(bytes, 62) == IPV4;
-        let (protocol, ecn) = match be16(bytes, 62) {
-            IPV4 => self.read_v4(bytes, facts)?,
-            IPV6 => self.read_v6(head::<105>(ctx)?, facts)?,
-            _ => return None,
-        };
-        // The kernel does not take back what it noted of the tunnel, and would look for one when
-        // it segments a datagram.
-        if facts.segment != 0 && protocol != TCP {
-            return None;
+        (self.key.vtep[10], self.key.vtep[11]) = (0xff, 0xff);
+        let mut index = 0;
+        while index < 4 {
+            self.key.vtep[12 + index] = bytes[26 + index];
+            index += 1;
         }
         if is_checked && facts.segment == 0 && !is_verified(ctx) {
             return None;
         }
-        self.headers =
-            if is_v4 { headers::<97>(ctx, facts, protocol, 84)? } else { headers::<117>(ctx, facts, protocol, 104)? };
-        keeps_mark(ecn, outer_ecn).then_some(())
+        self.read_inner(ctx, facts, OVERHEAD, ecn)
     }
 
-    /// The protocol and the congestion mark of the packet inside.
+    /// Workers put flows of such a tunnel into the map only where datagrams without a checksum are
+    /// accepted. One that has a checksum is theirs, whole too: what is sent behind it must not overtake it.
     #[inline(always)]
-    fn read_v4(&mut self, bytes: &[u8; 84], facts: &Facts) -> Option<(u8, u8)> {
-        let total = be16(bytes, 66);
+    fn read_over_v6(&mut self, ctx: &TcContext, facts: &Facts) -> Option<()> {
+        let bytes = head::<OVERHEAD_V6>(ctx)?;
+        let (payload, udp_length) = (be16(bytes, 18), be16(bytes, 58));
+        let is_plain = bytes[14] >> 4 == 6 && payload + 54 == facts.length && udp_length == payload;
+        if !is_plain || be16(bytes, 60) != 0 || bytes[62] & 0x08 == 0 {
+            return None;
+        }
+        (self.key.vni[0], self.key.vni[1], self.key.vni[2]) = (bytes[66], bytes[67], bytes[68]);
+        copy(bytes, 22, &mut self.key.vtep);
+        self.read_inner(ctx, facts, OVERHEAD_V6, bytes[15] >> 4 & 3)
+    }
+
+    /// Reads the frame inside, which begins at `at` and came with the congestion mark `outer`.
+    #[inline(always)]
+    fn read_inner(&mut self, ctx: &TcContext, facts: &Facts, at: usize, outer: u8) -> Option<()> {
+        let bytes = part::<14>(ctx, at)?;
+        copy(bytes, 0, &mut self.key.destination);
+        copy(bytes, 6, &mut self.key.source);
+        copy(bytes, 0, &mut self.ethernet);
+        self.overhead = at as u32;
+        let (protocol, ecn) = match be16(bytes, 12) {
+            IPV4 => self.read_v4(ctx, facts, at + 14)?,
+            IPV6 => self.read_v6(ctx, facts, at + 14)?,
+            _ => return None,
+        };
+        // The kernel does not take back what it noted of the tunnel, and would look for one when
+        // it segments a datagram.
+        let is_whole = facts.segment == 0 || protocol == TCP;
+        (is_whole && keeps_mark(ecn, outer)).then_some(())
+    }
+
+    /// The protocol and the congestion mark of the packet inside, which begins at `at`.
+    #[inline(always)]
+    fn read_v4(&mut self, ctx: &TcContext, facts: &Facts, at: usize) -> Option<(u8, u8)> {
+        let bytes = part::<20>(ctx, at)?;
+        let (total, protocol, ecn) = (be16(bytes, 2), bytes[9], bytes[1] & 3);
+        if bytes[0] != 0x45 || total < 20 || total + at as u32 > facts.length {
+            return None;
+        }
         self.shrink = (BPF_F_ADJ_ROOM_DECAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-        let fits = bytes[64] == 0x45 && total >= 20 && total + 64 <= facts.length;
-        fits.then_some((bytes[73], bytes[65] & 3))
+        self.headers = headers(ctx, facts, protocol, at + 20)?;
+        Some((protocol, ecn))
     }
 
     #[inline(always)]
-    fn read_v6(&mut self, bytes: &[u8; 105], facts: &Facts) -> Option<(u8, u8)> {
-        self.shrink = (BPF_F_ADJ_ROOM_DECAP_L3_IPV6 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
-        let is_known = match bytes[70] {
+    fn read_v6(&mut self, ctx: &TcContext, facts: &Facts, at: usize) -> Option<(u8, u8)> {
+        let bytes = part::<41>(ctx, at)?;
+        let (payload, protocol, ecn) = (be16(bytes, 4), bytes[6], bytes[1] >> 4 & 3);
+        let is_known = match protocol {
             TCP | UDP => true,
-            ICMPV6 => is_echo(bytes[104]),
+            ICMPV6 => is_echo(bytes[40]),
             _ => false,
         };
-        let fits = bytes[64] >> 4 == 6 && be16(bytes, 68) + 104 <= facts.length;
-        (fits && is_known).then_some((bytes[70], bytes[65] >> 4 & 3))
+        if !is_known || bytes[0] >> 4 != 6 || payload + at as u32 + 40 > facts.length {
+            return None;
+        }
+        self.shrink = (BPF_F_ADJ_ROOM_DECAP_L3_IPV6 | BPF_F_ADJ_ROOM_FIXED_GSO) as u64;
+        self.headers = headers(ctx, facts, protocol, at + 40)?;
+        Some((protocol, ecn))
     }
 }
 

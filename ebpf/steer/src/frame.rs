@@ -1,14 +1,13 @@
 //! A frame of an uplink, as the steering program sees it. Checked reads only.
 
 use aya_ebpf::programs::XdpContext;
-use vxlane_abi::{Datagram, uplink::Sight};
 
-use crate::{DATAGRAMS, LEASES};
+use crate::ours::Bytes;
 
 /// The frame that the program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
 
-impl Sight for Frame<'_> {
+impl Bytes for Frame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let at = self.0.data() + offset;
@@ -18,21 +17,5 @@ impl Sight for Frame<'_> {
         // SAFETY: all `N` bytes lie between `data` and `data_end`, as the line above found; the
         // kernel keeps that range readable for this call. Bytes have no alignment.
         Some(unsafe { *(at as *const [u8; N]) })
-    }
-
-    #[inline(always)]
-    fn lent(&self, index: u32) -> u64 {
-        LEASES.get(index).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn awaits(&self, datagram: &Datagram) -> bool {
-        // SAFETY: nothing is read but whether there is such an entry.
-        unsafe { DATAGRAMS.get(datagram) }.is_some()
-    }
-
-    #[inline(always)]
-    fn expect(&self, datagram: &Datagram) {
-        let _ = DATAGRAMS.insert(datagram, &0, 0);
     }
 }

@@ -6,42 +6,25 @@
 #![no_main]
 
 mod frame;
-mod outside6;
+#[path = "../../ours.rs"]
+mod ours;
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
-        xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
-    },
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT},
     macros::{map, xdp},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, XskMap},
+    maps::{HashMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
 use frame::Frame;
 use vxlane_abi::{
-    COUNTERS as COUNTER_COUNT, Counter, Datagram, Datagram6, LEASE_WORDS, MAX_DATAGRAMS, MAX_PORTS, MAX_PREFIXES,
-    MAX_SLOTS, Outside6, PortSteer, ROLE_ACCESS, ROLE_LANE, ROLE_UPLINK, Vtep6Address, VtepAddress,
-    uplink::{Class, classify},
+    COUNTERS as COUNTER_COUNT, Counter, MAX_PORTS, MAX_SLOTS, PortSteer, ROLE_ACCESS, ROLE_LANE, ROLE_UPLINK,
+    uplink::Class,
 };
 
 #[map]
 static PORTS: HashMap<u32, PortSteer> = HashMap::with_max_entries(MAX_PORTS, 0);
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(MAX_SLOTS, 0);
-#[map]
-static VTEP: Array<VtepAddress> = Array::with_max_entries(1, 0);
-#[map]
-static VTEP6: Array<Vtep6Address> = Array::with_max_entries(1, 0);
-#[map]
-static LEASES: Array<u64> = Array::with_max_entries(LEASE_WORDS, BPF_F_MMAPABLE);
-#[map]
-static DATAGRAMS: LruHashMap<Datagram, u8> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
-#[map]
-static OUTSIDE6: Array<Outside6> = Array::with_max_entries(1, 0);
-#[map]
-static PREFIXES6: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
-#[map]
-static DATAGRAMS6: LruHashMap<Datagram6, u8> = LruHashMap::with_max_entries(MAX_DATAGRAMS, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 
@@ -55,28 +38,12 @@ pub fn steer(ctx: XdpContext) -> u32 {
     let Some(port) = (unsafe { PORTS.get(&ifindex) }).copied() else { return pass(Counter::UnknownPort) };
     match port.role {
         ROLE_ACCESS | ROLE_LANE => redirect(&ctx, &port),
-        ROLE_UPLINK => match class(&ctx) {
+        ROLE_UPLINK => match ours::class(&Frame(&ctx)) {
             Class::Vxlan | Class::Lent => redirect(&ctx, &port),
             Class::NotVxlan => pass(Counter::NotVxlan),
             Class::Fragment => pass(Counter::Fragment),
         },
         _ => pass(Counter::UnknownPort),
-    }
-}
-
-/// Whose a frame of an uplink is.
-#[inline(always)]
-fn class(ctx: &XdpContext) -> Class {
-    let frame = Frame(ctx);
-    let class = match (VTEP.get(0), VTEP6.get(0)) {
-        (Some(vtep), Some(vtep6)) => classify(&frame, vtep, vtep6),
-        _ => Class::NotVxlan,
-    };
-    match class {
-        Class::NotVxlan | Class::Fragment if OUTSIDE6.get(0).is_some_and(|to| outside6::is_ours(&frame, to)) => {
-            Class::Lent
-        }
-        class => class,
     }
 }
 

@@ -284,9 +284,9 @@ pub(crate) fn tunnels() -> impl Strategy<Value = Tunnel> {
 }
 
 impl Tunnel {
-    /// `frame` from one VTEP to another.
-    pub(crate) fn wrap(&self, from: Station, to: Station, vni: u32, frame: &[u8]) -> Vec<u8> {
-        let mut vxlan = Vxlan::new((from.mac, from.ipv4), (to.mac, to.ipv4), vni);
+    /// `frame` in a tunnel, from one VTEP to another as `around` is.
+    pub(crate) fn wrap(&self, around: &Vxlan, frame: &[u8]) -> Vec<u8> {
+        let mut vxlan = around.clone();
         vxlan.source_port = self.source_port;
         vxlan.outer = Talk {
             tos: self.tos,
@@ -299,6 +299,7 @@ impl Tunnel {
         };
         if self.is_foreign {
             vxlan.outer.from.ipv4 = [192, 0, 2, 99].into();
+            vxlan.outer.from.ipv6 = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 99].into();
         }
         let vxlan = self.header.map_or(vxlan.clone(), |bit| vxlan.flipped(bit));
         let frame = vxlan.wrap(frame);

@@ -1,6 +1,6 @@
 //! What the API says of the express lane.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddrV4};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -94,8 +94,8 @@ pub struct Flow {
     /// The device where its frames come in.
     pub from: String,
     /// The VTEP that they come from, if they come by a tunnel.
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub src_vtep: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    pub src_vtep: Option<IpAddr>,
     /// The station that sends them.
     pub source: String,
     /// The address it sends from, if they come from an endpoint.
@@ -106,8 +106,8 @@ pub struct Flow {
     /// The device where they leave.
     pub to: String,
     /// The VTEP that they go to, if they leave by a tunnel.
-    #[schema(value_type = Option<String>, format = Ipv4)]
-    pub dst_vtep: Option<Ipv4Addr>,
+    #[schema(value_type = Option<String>)]
+    pub dst_vtep: Option<IpAddr>,
     /// The worker that has decided.
     pub worker: u16,
     /// Seconds until a worker is asked again.

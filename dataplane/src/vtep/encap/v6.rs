@@ -55,6 +55,13 @@ impl HeadersV6 {
             + checksum::sum(vxlan.as_bytes());
         Self { outer: Outer { ethernet, ip, udp, vxlan }, udp_sum: (!local.zero_checksums.transmit).then_some(sum) }
     }
+
+    /// The bytes of a frame of `vni` in which what a packet decides is zero; `None` if each has a UDP
+    /// checksum, for which all of it must be read.
+    pub(crate) fn parts(&self, vni: Vni) -> Option<[u8; Self::LEN]> {
+        let outer = Outer { vxlan: Vxlan::new(vni), ..self.outer };
+        self.udp_sum.is_none().then(|| zerocopy::transmute!(outer))
+    }
 }
 
 impl Headers for HeadersV6 {
