@@ -221,8 +221,8 @@ pub struct Device {
     pub mtu: u32,
     /// Whether frames on it have Ethernet headers.
     pub is_ethernet: bool,
-    /// The XDP program of somebody else that it carries, in words.
-    pub xdp: Option<String>,
+    /// The program of somebody else that it carries where ours would have to be, in words.
+    pub program: Option<String>,
 }
 
 /// One thing that cannot be had.

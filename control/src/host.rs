@@ -7,7 +7,10 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Pid,
 };
-use vxlane_dataplane::link::{Link, LinkError};
+use vxlane_dataplane::{
+    attach::express,
+    link::{Link, LinkError},
+};
 
 use crate::{
     desired::{Desired, Device, Host},
@@ -84,9 +87,9 @@ pub(crate) fn find(name: &str) -> io::Result<Option<Link>> {
 }
 
 fn device(link: &Link) -> Device {
-    let program = link.xdp.as_ref();
-    let xdp = program.map(|program| format!("the {} XDP program {}", program.mode, program.id));
-    Device { mtu: link.mtu, is_ethernet: link.mac.is_some(), xdp }
+    let xdp = link.xdp.as_ref().map(|program| format!("the {} XDP program {}", program.mode, program.id));
+    let ours = || express::on(&link.name).map(|id| format!("program {id} of another vxlane's express lane"));
+    Device { mtu: link.mtu, is_ethernet: link.mac.is_some(), program: xdp.or_else(ours) }
 }
 
 fn cpus() -> io::Result<Vec<usize>> {

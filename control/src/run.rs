@@ -189,11 +189,11 @@ fn look(desired: &Desired, held: &Held) -> Result<Host, RunError> {
     }
     for (name, device) in &mut host.links {
         if host::find(name).map_err(RunError::Host)?.is_some_and(|link| held.has_program_of(&link)) {
-            device.xdp = None;
+            device.program = None;
         }
     }
     for endpoint in &desired.endpoints {
-        let missing = Device { mtu: u32::MAX, is_ethernet: true, xdp: None };
+        let missing = Device { mtu: u32::MAX, is_ethernet: true, program: None };
         host.links.entry(endpoint.item.interface.clone()).or_insert(missing);
     }
     Ok(host)

@@ -83,18 +83,19 @@ fn an_mtu_that_cannot_fit_is_named() {
 #[test]
 fn an_interface_with_another_program_is_left_alone() {
     let host = host();
-    let first = Home::with(UPLINK);
-    let daemon = Daemon::start(&host, &first);
-    let before = host.ip("-j link show uA");
-    let second = Home::with(UPLINK);
-    let text = refusal(&mut host.command(VXLANE), &second.config());
-    let (start, end) = (
-        "vxlane: vxlane.toml:2: underlay.interface = \"uA\": already carries the native XDP program ",
-        ", which is not replaced\n",
-    );
-    assert!(text.starts_with(start) && text.ends_with(end), "{text}");
-    assert_eq!(host.ip("-j link show uA"), before);
-    assert_eq!(daemon.terminate(), Some(0));
+    for (lane, program) in [("off", "the native XDP program "), ("auto", "program ")] {
+        let text = format!("{UPLINK}[dataplane]\nexpress = \"{lane}\"\n");
+        let first = Home::with(&text);
+        let daemon = Daemon::start(&host, &first);
+        let before = host.ip("-j link");
+        let second = Home::with(&text);
+        let text = refusal(&mut host.command(VXLANE), &second.config());
+        let start = format!("vxlane: vxlane.toml:2: underlay.interface = \"uA\": already carries {program}");
+        let end = if lane == "off" { "" } else { " of another vxlane's express lane" };
+        assert!(text.starts_with(&start) && text.ends_with(&format!("{end}, which is not replaced\n")), "{text}");
+        assert_eq!(host.ip("-j link"), before);
+        assert_eq!(daemon.terminate(), Some(0));
+    }
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Daemon {
         let mut host = self.host.clone();
         let new = next.interfaces().filter(|interface| !known.contains(interface));
         host.links = host::devices(new).map_err(ChangeError::Host)?;
-        let uplink = Device { mtu: self.uplink.mtu, is_ethernet: true, xdp: None };
+        let uplink = Device { mtu: self.uplink.mtu, is_ethernet: true, program: None };
         host.links.insert(self.plan.uplink.clone(), uplink);
         Ok(next.validate_after(&self.desired, &host))
     }

@@ -166,7 +166,7 @@ impl Daemon {
         }
         self.uplink = uplink;
         let mut host = self.host.clone();
-        host.links.insert(self.plan.uplink.clone(), Device { mtu: uplink.mtu, is_ethernet: true, xdp: None });
+        host.links.insert(self.plan.uplink.clone(), Device { mtu: uplink.mtu, is_ethernet: true, program: None });
         let next = match self.desired.validate_after(&self.desired, &host) {
             Ok(next) => next,
             Err(problems) => {

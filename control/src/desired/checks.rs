@@ -219,7 +219,7 @@ fn check_interface<'a>(field: &str, name: &str, host: &'a Host) -> Result<&'a De
     if !device.is_ethernet {
         return Err(problem("not an Ethernet device".to_owned()));
     }
-    match &device.xdp {
+    match &device.program {
         Some(program) => Err(problem(format!("already carries {program}, which is not replaced"))),
         None => Ok(device),
     }
@@ -327,9 +327,9 @@ mod tests {
     "#;
 
     fn host() -> Host {
-        let device = |mtu| Device { mtu, is_ethernet: true, xdp: None };
+        let device = |mtu| Device { mtu, is_ethernet: true, program: None };
         let mut links: HashMap<_, _> = ["p0", "p1", "uA"].map(|name| (name.to_owned(), device(1500))).into();
-        links.insert("taken".to_owned(), Device { xdp: Some("native XDP program 12".to_owned()), ..device(1500) });
+        links.insert("taken".to_owned(), Device { program: Some("native XDP program 12".to_owned()), ..device(1500) });
         links.insert("tun0".to_owned(), Device { is_ethernet: false, ..device(1500) });
         links.insert("tiny".to_owned(), device(110));
         Host { cpus: vec![0, 1], address: Some([192, 0, 2, 1].into()), address_v6: "2001:db8::1".parse().ok(), links }

@@ -149,6 +149,9 @@ impl Held {
 
     /// Whether the program that `link` carries is one of ours that was kept.
     pub fn has_program_of(&self, link: &Link) -> bool {
+        if link.xdp.is_none() {
+            return self.ports.get(&link.name).is_some_and(|port| port.leg.is_some());
+        }
         let program = self.ports.get(&link.name).and_then(|port| port.link.as_ref());
         let place = program.and_then(|program| program.place().ok().flatten());
         place.is_some() && place == link.xdp.map(|xdp| (link.index, xdp.id))
