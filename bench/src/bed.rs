@@ -51,7 +51,7 @@ impl Bed {
     /// # Errors
     /// Whatever could not be made or started.
     pub fn of_build(binary: &Path) -> Result<Self, LabError> {
-        let options = VxlaneOptions { binary: Some(binary.to_owned()), ..VxlaneOptions::default() };
+        let options = VxlaneOptions { binary: Some(binary.to_owned()), express: false, ..VxlaneOptions::default() };
         let bed = Self::with_vteps(Peer::Vxlane, &["a", "b"], 0, |host, segment| {
             VxlaneVtep::start(host, std::slice::from_ref(segment), &options).map(|vtep| Some(Running::Vxlane(vtep)))
         })?;

@@ -134,7 +134,7 @@ pub struct Dataplane {
 
 impl Default for Dataplane {
     fn default() -> Self {
-        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 4096, express: ExpressChoice::Off }
+        Self { workers: None, cpus: Vec::new(), stations: 65_536, ring: 4096, express: ExpressChoice::Auto }
     }
 }
 
@@ -435,7 +435,7 @@ mod tests {
         assert_eq!(config.control.state, Path::new("/var/lib/vxlane"));
         assert_eq!(
             config.dataplane,
-            Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 4096, express: ExpressChoice::Off }
+            Dataplane { workers: None, cpus: vec![], stations: 65_536, ring: 4096, express: ExpressChoice::Auto }
         );
     }
 

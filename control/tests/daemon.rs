@@ -38,14 +38,14 @@ fn endpoints_of_one_host_reach_each_other_and_interfaces_are_left_as_found() {
     let before = links(&host);
     let home = Home::with(&config("192.0.2.2", &["p0", "p1"]));
     let daemon = Daemon::start(&host, &home);
-    assert_eq!(daemon.ready, "vxlane: ready, 1 networks, 2 endpoints, uplink u0 native copy\n");
+    assert_eq!(daemon.ready, "vxlane: ready, 1 networks, 2 endpoints, uplink u0 express copy\n");
     assert!(web.pings("10.0.0.2", 5));
     assert!(db.pings("10.0.0.1", 5));
     assert!(host.pings("192.0.2.2", 2), "the uplink stays the host's");
 
     let status = home.json("status");
     assert_eq!(status["ports"][0]["role"], "uplink");
-    assert_eq!(status["ports"][1]["xdp"], "native");
+    assert_eq!(status["ports"][1]["xdp"], "express");
     assert_eq!(home.json("network ls")[0]["endpoints"], json!(["p0", "p1"]));
     assert_eq!(home.json("endpoint ls")[1]["vni"], 5000);
     let stations = home.json("fdb show --network blue");

@@ -40,8 +40,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> (Self, [Namespace; 3]) {
+        Self::of(Home::with(BLUE))
+    }
+
+    fn of(home: Home) -> (Self, [Namespace; 3]) {
         let host = host();
-        let home = Home::with(BLUE);
         let containers =
             [1, 2, 3].map(|number| host.container(&format!("p{}", number - 1), &format!("10.0.0.{number}/24")));
         let daemon = Daemon::start(&host, &home);
@@ -174,7 +177,7 @@ fn the_mtu_of_the_uplink_is_followed_into_networks_and_containers() {
 
 #[test]
 fn a_program_that_somebody_took_off_is_put_on_again() {
-    let (rig, [a, b, _c]) = Rig::new();
+    let (rig, [a, b, _c]) = Rig::of(Home::with_rings(BLUE));
     let link: serde_json::Value = serde_json::from_str(&rig.host.ip("-d -j link show p1")).unwrap();
     let program = |host: &Namespace| {
         let link: serde_json::Value = serde_json::from_str(&host.ip("-d -j link show p1")).unwrap();

@@ -54,7 +54,7 @@ impl Rig {
             let red = if peer == 1 { network("red", 6000, "r0") } else { String::new() };
             // Eight tenths of a second for the first endpoint, which has half of it: machines are slow at times.
             let ends = "[underlay]\ninterface = \"u0\"\n[dataplane]\nring = 16384\n";
-            Home::with(&format!("{ends}{}{red}", network("blue", 5000, "b0")))
+            Home::with_rings(&format!("{ends}{}{red}", network("blue", 5000, "b0")))
         };
         let blue = [near.container("b0", "10.0.0.1/24"), far.container("b0", "10.0.0.2/24")];
         let red = far.container("r0", "10.0.0.2/24");

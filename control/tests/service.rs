@@ -96,7 +96,7 @@ impl Drop for Service {
 fn the_service_manager_is_told_and_a_hanging_worker_starves_its_watchdog() {
     let mut service = Service::start();
     let ready = service.expect("READY=1");
-    assert!(ready.contains("STATUS=0 networks, 0 endpoints, uplink u0 native copy\n"), "{ready}");
+    assert!(ready.contains("STATUS=0 networks, 0 endpoints, uplink u0 express copy\n"), "{ready}");
     service.expect("WATCHDOG=1");
     service.expect("WATCHDOG=1");
 
@@ -179,7 +179,7 @@ fn start_with(host: &Namespace, home: &Home, kept: &Kept) -> Child {
 #[test]
 fn a_service_manager_that_keeps_descriptors_gives_them_to_the_next_daemon_and_nothing_is_lost() {
     let host = rig::host();
-    let home = Home::with(
+    let home = Home::with_rings(
         "[underlay]\ninterface = \"u0\"\n[dataplane]\nring = 4096\n[[network]]\nname = \"blue\"\nvni = 5000\n\
          [[endpoint]]\nnetwork = \"blue\"\ninterface = \"p0\"\n[[endpoint]]\nnetwork = \"blue\"\ninterface = \"p1\"\n",
     );

@@ -3,7 +3,7 @@
 //! Each is part of the suite too, where it is brief. Here every test program that asks how long it
 //! may take (`soak::choose`, or the variable itself) runs with the larger figures, one test at a
 //! time, and prints what it found. Before that every test program of `tests` that starts
-//! daemons runs with the express lane open.
+//! daemons runs without the express lane.
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -26,7 +26,7 @@ impl Soak {
         ensure!(setup::is_root()?, "the soak tests make network namespaces: run this as root");
         setup::Setup { ebpf: false }.run()?;
         repo::run(repo::cargo().args(["build", "--release", "--package", "vxlane"]))?;
-        let lane = if self.filter.is_none() { Self::in_express_lane() } else { Ok(()) };
+        let lane = if self.filter.is_none() { Self::in_worker_lane() } else { Ok(()) };
         let mut tests = repo::cargo();
         tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(VARIABLE, "1");
         tests.args(["test", "--release", "--workspace", "--no-fail-fast"]);
@@ -42,10 +42,10 @@ impl Soak {
         lane.and(repo::run(&mut tests))
     }
 
-    /// Runs every program of `tests` that starts daemons in the other lane.
-    fn in_express_lane() -> Result<()> {
+    /// Runs every program of `tests` that starts daemons without the express lane.
+    fn in_worker_lane() -> Result<()> {
         let mut tests = repo::cargo();
-        tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(test::LANE_VARIABLE, "on");
+        tests.env("VXLANE_BIN", repo::target_dir().join("release/vxlane")).env(test::LANE_VARIABLE, "off");
         tests.args(["test", "--workspace", "--no-fail-fast"]);
         let starts_daemons = |text: &str| DAEMONS.iter().any(|start| text.contains(start));
         for name in test::programs_with(starts_daemons)? {

@@ -147,8 +147,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// `text` with a `[control]` table that keeps everything in this directory; and with the
-    /// express lane, where all daemons of the tests are to have it.
+    /// `text` with a `[control]` table that keeps everything in this directory.
     pub(crate) fn with(text: &str) -> Self {
         let this = Self { directory: tempfile::tempdir().unwrap() };
         let control = format!(
@@ -156,8 +155,15 @@ impl Home {
             this.path("s").display(),
             this.path("state").display()
         );
-        fs::write(this.config(), with_lane(text.to_owned() + &control)).unwrap();
+        fs::write(this.config(), text.to_owned() + &control).unwrap();
         this
+    }
+
+    /// The same for a daemon without the express lane, whose ports have rings of their own.
+    pub(crate) fn with_rings(text: &str) -> Self {
+        const TABLE: &str = "[dataplane]\n";
+        let (before, after) = text.split_once(TABLE).unwrap_or((text, ""));
+        Self::with(&format!("{before}\n{TABLE}express = \"off\"\n{after}"))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -184,24 +190,6 @@ impl Home {
         let output = self.ask(&format!("{arguments} --json"));
         assert!(output.status.success(), "{arguments}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-/// Whether all daemons of the tests are to have the express lane.
-pub(crate) fn has_lane() -> bool {
-    env::var_os("VXLANE_EXPRESS").is_some_and(|choice| choice == "on")
-}
-
-/// Behind everything else, so that the lines above keep their numbers.
-fn with_lane(text: String) -> String {
-    const TABLE: &str = "[dataplane]\n";
-    match text.find(TABLE) {
-        _ if !has_lane() || text.contains("\nexpress = ") => text,
-        Some(place) => {
-            let (before, after) = text.split_at(place + TABLE.len());
-            format!("{before}express = \"auto\"\n{after}")
-        }
-        None => text + "\n" + TABLE + "express = \"auto\"\n",
     }
 }
 

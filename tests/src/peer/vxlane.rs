@@ -46,20 +46,13 @@ impl Default for VxlaneOptions {
         Self {
             binary: None,
             workers: 1,
-            express: switched.is_some() || choice == "on",
+            express: choice != "off",
             zero_checksums: false,
             switched,
             ageing: None,
             extra: String::new(),
             environment: Vec::new(),
         }
-    }
-}
-
-impl VxlaneOptions {
-    /// Without the express lane, whatever is chosen for all tests: what it does not know yet.
-    pub fn without_lane() -> Self {
-        Self { express: false, switched: None, ..Self::default() }
     }
 }
 
@@ -420,8 +413,8 @@ struct EndpointEntry<'a> {
     interface: &'a str,
 }
 
-/// Set to `on` or `switched`, has every vxlane of the tests use the express lane that is not told
-/// otherwise; and leave it and come back every second.
+/// Set to `off`, has every vxlane of the tests that is not told otherwise be without the express lane;
+/// set to `switched`, has its networks leave it and come back every second.
 const EXPRESS: &str = "VXLANE_EXPRESS";
 
 /// The control socket's name within the instance's directory.
