@@ -164,6 +164,25 @@ fn a_way_out_for_ipv6_comes_and_goes_while_the_lane_is_open() {
 }
 
 #[test]
+fn a_lane_that_cannot_be_had_keeps_no_daemon_from_its_work_and_is_there_as_soon_as_it_can_be() {
+    let host = host();
+    let containers = [1, 2].map(|number| host.container(&format!("b{}", number - 1), &format!("10.0.0.{number}/24")));
+    let links: Value = serde_json::from_str(&host.ip("-j link show u0")).unwrap();
+    let theirs = format!("vxp{}", links[0]["ifindex"]);
+    host.ip(&format!("link add {theirs} type dummy"));
+    let home = Home::with(&config(2, ""));
+    let _daemon = Daemon::start(&host, &home);
+    ask(&home, "network connect blue --interface b1 --name b1");
+    assert_eq!(home.json("status")["express"], "off: it could not be made so far");
+    assert!(containers[0].pings("10.0.0.2", 3));
+    host.ip(&format!("link del {theirs}"));
+    eventually("there is a lane", || home.json("status")["express"] == "on");
+    let in_lane = || home.json("status")["ports"].as_array().unwrap().iter().all(|port| port["lane"] == "express");
+    eventually("everything is in it", in_lane);
+    assert!(containers[0].pings("10.0.0.2", 3));
+}
+
+#[test]
 fn where_there_is_no_lane_the_reason_is_told() {
     let host = host();
     let home = Home::with(&config(2, "").replace("auto", "off"));

@@ -63,7 +63,9 @@ pub enum LaneError {
 }
 
 /// Why there is no lane after something went wrong; it is tried again.
-const UNMADE: &str = "it could not be made anew so far";
+const UNMADE: &str = "it could not be made so far";
+/// Why there is none where trying again would not help.
+const UNKNOWN: &str = "the kernel does not take its programs";
 
 /// Flows that all workers together may have in the maps.
 const FLOWS: usize = 32_768;
@@ -74,8 +76,7 @@ pub(super) fn share(workers: usize) -> usize {
 }
 
 impl Daemon {
-    /// Has an express lane be there if it is wanted and the uplink can have it.
-    pub(super) fn open_lane(&mut self) -> Result<(), StartError> {
+    fn open_lane(&mut self) -> Result<(), StartError> {
         let uplink = Link::get(&self.plan.uplink)?;
         let [punt, ring] = netlink::punt_names(uplink.index);
         if netlink::is_punt(&punt) {
@@ -281,9 +282,17 @@ impl Daemon {
     /// opened again by others.
     pub(super) fn remake_lane(&mut self) -> bool {
         self.close_lane();
+        self.make_lane()
+    }
+
+    /// Has an express lane be there if it is wanted and can be had, and says whether there is one.
+    pub(super) fn make_lane(&mut self) -> bool {
         self.no_lane = UNMADE;
         if let Err(error) = self.open_lane() {
             tracing::warn!(error = chain(&error), "there is no express lane for now");
+            if is_the_kernels(&error) {
+                self.no_lane = UNKNOWN;
+            }
         }
         self.lane.is_some()
     }
@@ -417,6 +426,12 @@ impl Daemon {
 
 pub(super) fn lane_failed(error: ExpressError) -> StartError {
     StartError::Lane(Box::new(error.into()))
+}
+
+/// Whether the kernel, which is an old one, or has something left out, would not have the programs.
+fn is_the_kernels(error: &StartError) -> bool {
+    let StartError::Lane(error) = error else { return false };
+    matches!(**error, LaneError::Express(ExpressError::Load(_) | ExpressError::Program { .. }))
 }
 
 /// Why there shall be no express lane, if there shall be none.

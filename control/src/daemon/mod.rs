@@ -232,7 +232,7 @@ impl Daemon {
         this.next_hops = next_hops::look(&this.plan, uplink)?;
         this.resume(held)?;
         if this.lane.is_none() {
-            this.open_lane()?;
+            this.make_lane();
         }
         let resumed = this.ports.len();
         this.open_all(resumed > 0)?;
