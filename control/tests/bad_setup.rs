@@ -122,7 +122,7 @@ fn a_state_directory_that_cannot_be_is_named() {
 
 #[test]
 fn too_little_locked_memory_is_explained() {
-    let home = Home::with(UPLINK);
+    let home = Home::with_rings(UPLINK);
     // Root without CAP_IPC_LOCK and CAP_SYS_RESOURCE, which lift the limit.
     let bounds = "--bounding-set=-ipc_lock,-sys_resource";
     let host = host();
