@@ -9,7 +9,12 @@
 mod placed;
 mod sessions;
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::time::{ClockId, clock_gettime};
 use vxlane_abi::express::{
@@ -22,12 +27,13 @@ use crate::{
     bridge::{Bridge, Origin},
     clock::Instant,
     ids::{NetworkId, PortId, WorkerId},
-    nat::Nat,
+    nat::{Nat, Passage, SessionId},
     pipeline::Pipeline,
+    router::{Family, Router},
     tables::{Network, Role, Tables},
     verdict::{Decision, Verdict},
     vtep::{self, Template},
-    wire::{EtherType, Ethernet, Layers, Vni},
+    wire::{EtherType, Ethernet, Layers, Version, Vni},
 };
 use placed::{Key, Placed};
 use sessions::{Crossing, Sessions, Used};
@@ -156,30 +162,33 @@ impl Express {
         frame: &[u8],
     ) {
         let Pipeline { bridge, router, .. } = pipeline;
-        let passage = router.nat.as_deref_mut().and_then(|nat| {
-            self.drop_left(nat);
-            nat.take_passage()
-        });
-        let flow = match passage {
-            Some(passage) => Flow::of_session(tables, bridge, now, from, decision, &passage, frame),
-            None => Flow::of(tables, bridge, now, from, decision, frame),
+        self.drop_left(router);
+        let passages = (take_passage::<Ipv4Addr>(router), take_passage::<Ipv6Addr>(router));
+        let flow = match passages {
+            (Some(passage), _) => Flow::of_session(tables, bridge, now, from, decision, &passage, frame),
+            (None, Some(passage)) => Flow::of_session(tables, bridge, now, from, decision, &passage, frame),
+            (None, None) => Flow::of(tables, bridge, now, from, decision, frame),
         };
         if let Some(flow) = flow {
             self.place(&flow);
         }
     }
 
-    /// Takes sessions of `nat` out of the map that have ended, or of which workers have to see
-    /// every packet.
-    pub(crate) fn drop_left(&mut self, nat: &mut Nat) {
-        while let Some((session, lives)) = nat.take_left() {
+    /// Takes sessions out of the map that have ended, or of which workers have to see every packet.
+    pub(crate) fn drop_left(&mut self, router: &mut Router) {
+        self.drop_left_of::<Ipv4Addr>(router);
+        self.drop_left_of::<Ipv6Addr>(router);
+    }
+
+    fn drop_left_of<A: Family>(&mut self, router: &mut Router) {
+        while let Some((session, lives)) = A::nat(router).and_then(Nat::take_left) {
             let Self { flows, placed, sessions, counts, ahead, .. } = self;
             let told = |used| {
                 if lives {
-                    note(nat, used, *ahead)
+                    note(router, used, *ahead)
                 }
             };
-            sessions.forget(session, told, |key| {
+            sessions.forget((A::VERSION, session), told, |key| {
                 counts.removed += 1;
                 placed.remove(&Key::Session(key));
                 flows.remove_session(&key);
@@ -187,10 +196,10 @@ impl Express {
         }
     }
 
-    /// Tells `nat` of everything that its sessions have been used for.
-    pub(crate) fn tell_all(&mut self, nat: &mut Nat) {
+    /// Tells `router` of everything that its sessions have been used for.
+    pub(crate) fn tell_all(&mut self, router: &mut Router) {
         let ahead = self.ahead;
-        self.sessions.tell_all(|used| note(nat, used, ahead));
+        self.sessions.tell_all(|used| note(router, used, ahead));
     }
 
     fn place(&mut self, flow: &Flow) {
@@ -231,17 +240,15 @@ impl Express {
         self.flows.put_session(key, &Rewrite { way, place, ..crossing.rewrite })
     }
 
-    /// Takes some of the flows that have ended out of the maps, and tells `nat` of some of the use
+    /// Takes some of the flows that have ended out of the maps, and tells `router` of some of the use
     /// that its sessions had. Ten times a second, and every one
     /// is looked at within seven seconds.
-    pub(crate) fn tick(&mut self, now: Instant, nat: Option<&mut Nat>) {
+    pub(crate) fn tick(&mut self, now: Instant, router: &mut Router) {
         let time = (self.clock)();
         self.epochs.beat(time);
         self.ahead = Some(time.saturating_sub(now.0));
-        if let Some(nat) = nat {
-            let ahead = self.ahead;
-            self.sessions.tell_some(|used| note(nat, used, ahead));
-        }
+        let ahead = self.ahead;
+        self.sessions.tell_some(|used| note(router, used, ahead));
         let Self { flows, epochs, placed, counts, .. } = self;
         placed.sweep(
             time,
@@ -377,10 +384,9 @@ impl Flow {
         let outer = vtep::decap(frame, own).ok()?;
         // Programs cannot check a sum over all of a frame; those that have none they take over IPv6
         // only where that was asked for.
-        let vtep = match outer.source {
-            IpAddr::V4(source) => source.to_ipv6_mapped(),
-            IpAddr::V6(source) => Some(source).filter(|_| own.zero_checksums.receive)?,
-        };
+        if outer.source.is_ipv6() && !own.zero_checksums.receive {
+            return None;
+        }
         let (id, peer) = tables.tunnel(outer.vni, outer.source)?;
         if id != decision.network {
             return None;
@@ -389,7 +395,7 @@ impl Flow {
         let (ethernet, vouched) = vouched(bridge, id, network, now, Origin::Vtep(peer), decision, inner)?;
         let key = TunnelKey {
             vni: wire_vni(outer.vni),
-            vtep: vtep.octets(),
+            vtep: mapped(outer.source),
             destination: ethernet.destination.0,
             source: ethernet.source.0,
         };
@@ -444,12 +450,33 @@ fn epoch_of(epochs: &Epochs, key: &Key, network: NetworkId) -> u32 {
     }
 }
 
-/// Tells `nat` what a session was `used` for, with the programs' clock that much `ahead` of ours;
+/// The session of the packet that was just routed, if it went through the translation of `A`.
+fn take_passage<A: Family>(router: &mut Router) -> Option<Passage<A>> {
+    A::nat(router).and_then(Nat::take_passage)
+}
+
+/// Tells `router` what a session was `used` for, with the programs' clock that much `ahead` of ours;
 /// before that is known there are no sessions.
-fn note(nat: &mut Nat, used: Used, ahead: Option<u64>) {
-    let Some(ahead) = ahead else { return };
+fn note(router: &mut Router, used: Used, ahead: Option<u64>) {
+    let (version, session) = used.session;
+    match version {
+        Version::V4 => note_in::<Ipv4Addr>(router, session, used, ahead),
+        Version::V6 => note_in::<Ipv6Addr>(router, session, used, ahead),
+    }
+}
+
+fn note_in<A: Family>(router: &mut Router, session: SessionId, used: Used, ahead: Option<u64>) {
+    let (Some(nat), Some(ahead)) = (A::nat(router), ahead) else { return };
     let last = Instant(used.last.saturating_sub(ahead)).ticks();
-    nat.note_use(used.session, used.way, used.packets, used.bytes, last);
+    nat.note_use(session, used.way, used.packets, used.bytes, last);
+}
+
+/// An address as 16 bytes, that of IPv4 as IPv6 has it mapped (RFC 4291 section 2.5.5.2).
+fn mapped(address: impl Into<IpAddr>) -> [u8; 16] {
+    match address.into() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
 }
 
 fn wire_vni(vni: Vni) -> [u8; 4] {

@@ -15,7 +15,7 @@ mod family;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use family::Family;
+pub use family::Family;
 use zerocopy::IntoBytes;
 
 use crate::{

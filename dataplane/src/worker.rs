@@ -24,6 +24,7 @@ use crate::{
     nat::Nat,
     pipeline::Pipeline,
     port::{Census, KernelDrops, Receive, Transmit},
+    router::Family,
     shortcut::{Elsewhere, Entrance, Shortcut},
     stats::Counters,
     tables::Tables,
@@ -177,31 +178,36 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Has decisions repeated by the programs of the express lane from now on.
     pub fn use_express(&mut self, express: Express) {
-        if let Some(nat) = &mut self.pipeline.router.nat {
-            nat.watch();
-        }
         self.express = Some(express);
+        self.watch::<Ipv4Addr>();
+        self.watch::<Ipv6Addr>();
     }
 
     /// Has `nat` translate from now on, if that is any. The sessions of the one before end.
-    pub fn use_nat(&mut self, mut nat: Option<Box<Nat>>) -> Option<Box<Nat>> {
-        self.with_nat(|nat| nat.retain(|_| false));
-        if let Some(nat) = nat.as_mut().filter(|_| self.express.is_some()) {
+    pub fn use_nat<A: Family>(&mut self, nat: Option<Box<Nat<A>>>) -> Option<Box<Nat<A>>> {
+        self.with_nat::<A, _>(|nat| nat.retain(|_| false));
+        let before = std::mem::replace(A::place(&mut self.pipeline.router), nat);
+        self.watch::<A>();
+        before
+    }
+
+    /// Has the translation tell of its sessions, where somebody wants to know.
+    fn watch<A: Family>(&mut self) {
+        if let (Some(_), Some(nat)) = (&self.express, A::nat(&mut self.pipeline.router)) {
             nat.watch();
         }
-        std::mem::replace(&mut self.pipeline.router.nat, nat)
     }
 
     /// Has the translation, if there is one, do something. It knows of everything that its
     /// sessions were used for, and of those that it ends nothing is repeated any more by programs
     /// that start after this returns.
-    pub fn with_nat<A>(&mut self, errand: impl FnOnce(&mut Nat) -> A) -> Option<A> {
-        let nat = self.pipeline.router.nat.as_deref_mut()?;
-        let Some(express) = &mut self.express else { return Some(errand(nat)) };
-        express.tell_all(nat);
-        let answer = errand(nat);
-        express.drop_left(nat);
-        Some(answer)
+    pub fn with_nat<A: Family, B>(&mut self, errand: impl FnOnce(&mut Nat<A>) -> B) -> Option<B> {
+        if let Some(express) = &mut self.express {
+            express.tell_all(&mut self.pipeline.router);
+        }
+        let answer = A::nat(&mut self.pipeline.router).map(errand);
+        self.drop_left();
+        answer
     }
 
     /// Has events passed on through `events`; those that find it full are lost.
@@ -458,8 +464,8 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
 
     /// Has nothing be repeated any more of sessions that have ended.
     fn drop_left(&mut self) {
-        if let (Some(express), Some(nat)) = (&mut self.express, &mut self.pipeline.router.nat) {
-            express.drop_left(nat);
+        if let Some(express) = &mut self.express {
+            express.drop_left(&mut self.pipeline.router);
         }
     }
 
@@ -493,7 +499,7 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
             bell.ring();
         }
         if let Some(express) = &mut self.express {
-            express.tick(now, self.pipeline.router.nat.as_deref_mut());
+            express.tick(now, &mut self.pipeline.router);
         }
         self.pipeline.router.expire(now);
         self.drop_left();

@@ -125,7 +125,7 @@ fn sessions(sessions: &[ExpressSession]) -> String {
         ["NETWORK", "PROTO", "FROM", "SOURCE", "BECOMES", "TO", "DESTINATION", "BECOMES", "WORKER", "EXPIRES", "AGES"];
     let mut columns = Columns::titled(&titles);
     for session in sessions {
-        let became = |end: Option<std::net::SocketAddrV4>| end.map(|end| end.to_string()).unwrap_or_default();
+        let became = |end: Option<std::net::SocketAddr>| end.map(|end| end.to_string()).unwrap_or_default();
         columns.row([
             session.network.clone(),
             session.protocol.clone(),
@@ -197,6 +197,13 @@ mod tests {
             new_destination: Some(inside),
             ..out.clone()
         };
+        let six = ExpressSession {
+            protocol: "tcp".to_owned(),
+            source: "[fd00:60::2]:5000".parse().unwrap(),
+            destination: "[2001:db8:51::7]:80".parse().unwrap(),
+            new_source: Some("[2001:db8::1]:20000".parse().unwrap()),
+            ..out.clone()
+        };
         let status = ExpressStatus {
             choice: ExpressChoice::Auto,
             open: true,
@@ -206,7 +213,7 @@ mod tests {
             workers: vec![Share { worker: 0, flows: 1, limit: 32_768, placed: 2, refused: 0, removed: 1 }],
             frames: Frames { hits: 5, misses: 2, sent: 2, ..Frames::default() },
             flows: vec![flow],
-            sessions: vec![out, back],
+            sessions: vec![out, back, six],
         };
         let expected = "\
 express auto, open, by tcx
@@ -223,9 +230,10 @@ frames: hits 5 misses 2 confirms 0 stale 0 passed 0 sent 2 (dropped: no_exit 0 n
 NETWORK  FROM  SOURCE             ADDRESS   TO         DESTINATION        WORKER  EXPIRES  AGES
 blue     p0    02:00:00:00:00:0a  10.0.0.1  192.0.2.2  02:00:00:00:00:0b       0       29   299
 
-NETWORK  PROTO  FROM  SOURCE           BECOMES          TO  DESTINATION      BECOMES        WORKER  EXPIRES  AGES
-blue     udp    p0    10.0.0.1:4000    192.0.2.1:20000  u0  198.51.100.7:53  -                   0       30   262
-blue     udp    u0    198.51.100.7:53  -                p0  192.0.2.1:20000  10.0.0.1:4000       0       30   262
+NETWORK  PROTO  FROM  SOURCE             BECOMES              TO  DESTINATION          BECOMES        WORKER  EXPIRES  AGES
+blue     udp    p0    10.0.0.1:4000      192.0.2.1:20000      u0  198.51.100.7:53      -                   0       30   262
+blue     udp    u0    198.51.100.7:53    -                    p0  192.0.2.1:20000      10.0.0.1:4000       0       30   262
+blue     tcp    p0    [fd00:60::2]:5000  [2001:db8::1]:20000  u0  [2001:db8:51::7]:80  -                   0       30   262
 ";
         assert_eq!(render(&status), expected);
         let closed = ExpressStatus { open: false, why: Some("it is off".to_owned()), attached: None, ..status };

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use vxlane_dataplane::{
@@ -201,15 +201,13 @@ impl Names {
     }
 
     fn of_tunnel(&self, key: &TunnelKey, way: &Way, now: u64) -> Flow {
-        let vtep = Ipv6Addr::from(key.vtep).to_canonical();
-        Flow { src_vtep: Some(vtep), ..self.flow(way, key.source, key.destination, now) }
+        Flow { src_vtep: Some(canonical(key.vtep)), ..self.flow(way, key.source, key.destination, now) }
     }
 
     fn of_session(&self, key: &SessionKey, rewrite: &Rewrite, now: u64) -> ExpressSession {
-        let [a, b, c, d, e, f, g, h] = key.addresses;
-        let [i, j, k, l] = key.ports;
-        let end = |address: [u8; 4], port| SocketAddrV4::new(address.into(), u16::from_be_bytes(port));
+        let end = |address: [u8; 16], port| SocketAddr::new(canonical(address), u16::from_be_bytes(port));
         let (way, became) = (&rewrite.way, Some(end(rewrite.address, rewrite.port)));
+        // Of TCP and UDP, whose numbers are the same in both versions.
         let protocol = u8::try_from(key.protocol).ok().and_then(|number| Protocol::from_number(Version::V4, number));
         // Of what comes from outside the stations are no part of the key.
         let leaves = key.source != [0; 6];
@@ -217,8 +215,8 @@ impl Names {
             network: self.network(way),
             protocol: protocol.map_or_else(String::new, |protocol| protocol.name().to_owned()),
             from: self.port(way.from),
-            source: end([a, b, c, d], [i, j]),
-            destination: end([e, f, g, h], [k, l]),
+            source: end(key.addresses[0], key.ports[0]),
+            destination: end(key.addresses[1], key.ports[1]),
             to: self.port(way.to),
             new_source: became.filter(|_| leaves),
             new_destination: became.filter(|_| !leaves),
@@ -251,6 +249,11 @@ impl Names {
             ages: seconds(way.ages, now),
         }
     }
+}
+
+/// An address of either internet protocol.
+fn canonical(address: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(address).to_canonical()
 }
 
 /// The VTEP that frames are encapsulated for, if they are.

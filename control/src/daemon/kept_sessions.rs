@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vxlane_dataplane::{ids::NetworkId, nat::SessionView};
+use vxlane_dataplane::{ids::NetworkId, nat::SessionView, router::Family};
 
-use super::{Daemon, translated::Translated};
+use super::Daemon;
 use crate::keep::{Keeper, SESSIONS, SESSIONS6, sessions};
 
 /// How often they are kept, should nobody have the time to do it at the end.
@@ -40,7 +40,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn keep_sessions_as<A: Translated>(&mut self, name: &str) -> io::Result<()> {
+    fn keep_sessions_as<A: Family>(&mut self, name: &str) -> io::Result<()> {
         if matches!(self.keeper, Keeper::Nobody) {
             return Ok(());
         }
@@ -57,14 +57,14 @@ impl Daemon {
     }
 
     /// Has the workers take up the sessions that were kept, if any were.
-    pub(super) fn recall_sessions<A: Translated>(&self, kept: Option<OwnedFd>) {
+    pub(super) fn recall_sessions<A: Family>(&self, kept: Option<OwnedFd>) {
         let Some(kept) = kept else { return };
         if let Err(error) = self.try_recall_sessions::<A>(kept) {
             tracing::warn!(%error, "sessions of address translation have ended");
         }
     }
 
-    fn try_recall_sessions<A: Translated>(&self, kept: OwnedFd) -> io::Result<()> {
+    fn try_recall_sessions<A: Family>(&self, kept: OwnedFd) -> io::Result<()> {
         let kept: Vec<SessionView<A>> = sessions::read(kept.into(), &self.vnis())?;
         let (now, count) = (self.engine.now(), kept.len());
         let recalled = self.with_nat::<A, _>(move |nat| nat.recall(now, &kept)).map_err(io::Error::other)?;

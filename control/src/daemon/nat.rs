@@ -12,6 +12,7 @@ use vxlane_dataplane::{
     engine::WorkerGone,
     ids::{NetworkId, WorkerId},
     nat::{Nat, NatReport, Ports, Protocol, SessionView},
+    router::Family,
     tables::Route,
     wire::{Address, MacAddr},
 };
@@ -19,7 +20,6 @@ use vxlane_dataplane::{
 use super::{
     Daemon, NoSuchNetwork, StartError,
     next_hops::{RESOLVE, Uplink},
-    translated::Translated,
 };
 use crate::{
     api::types::nat::{FreePorts, NatSession, NatStatus, NatWorker},
@@ -152,7 +152,7 @@ impl Daemon {
     fn close_way_out(&mut self) -> Result<(), StartError> {
         for worker in self.engine.workers() {
             // Dropped here, for the same reason.
-            drop(self.engine.ask(worker, |worker| worker.use_nat(None))?);
+            drop(self.engine.ask(worker, |worker| worker.use_nat::<Ipv4Addr>(None))?);
         }
         self.way_out = None;
         Ok(())
@@ -218,7 +218,7 @@ impl Daemon {
         Ok(ended.into_iter().chain(ended6).map(|(_, ended)| ended).sum())
     }
 
-    fn read_sessions<A: Translated>(
+    fn read_sessions<A: Family>(
         &self,
         worker: WorkerId,
         only: Option<NetworkId>,

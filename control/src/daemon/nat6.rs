@@ -105,11 +105,11 @@ impl Daemon {
         for worker in workers {
             // Dropped and made here, not in the worker, which has packets to see to; the old one
             // first, as it takes its leases off the board when it goes.
-            drop(self.engine.ask(worker, |worker| worker.pipeline.router.nat6.take())?);
+            drop(self.engine.ask(worker, |worker| worker.use_nat::<Ipv6Addr>(None))?);
             let Some(config) = config.clone() else { continue };
             let mut nat = Nat::new(config, worker, count, Arc::clone(&board));
             nat.avoid(avoided(in_use));
-            self.engine.ask(worker, move |worker| worker.pipeline.router.nat6 = Some(Box::new(nat)))?;
+            drop(self.engine.ask(worker, move |worker| worker.use_nat(Some(Box::new(nat))))?);
         }
         Ok(())
     }

@@ -7,12 +7,12 @@ use vxlane_dataplane::{
     engine::WorkerGone,
     ids::NetworkId,
     nat::{FULL, NatReport, Protocol, Share},
+    router,
 };
 
 use super::{
     Daemon,
     metrics::{number, size},
-    translated::Translated,
 };
 use crate::metrics::Family;
 
@@ -43,7 +43,7 @@ impl Daemon {
         Ok(all)
     }
 
-    fn translations<A: Translated>(
+    fn translations<A: router::Family>(
         &self,
         networks: &[NetworkId],
     ) -> Result<Vec<(NatReport, usize, Vec<Share>)>, WorkerGone> {

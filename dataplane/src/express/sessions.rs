@@ -6,16 +6,20 @@ use std::{collections::HashMap, time::Duration};
 use foldhash::fast::RandomState;
 use vxlane_abi::express::{KIND_SEND, Rewrite, SessionKey, Use};
 
-use super::{BLANK, Flow, Key, Uses, Vouched, local, way};
+use super::{BLANK, Flow, Key, Uses, Vouched, local, mapped, way};
 use crate::{
     bridge::{Bridge, Origin},
     clock::Instant,
     ids::PortId,
     nat::{Passage, Protocol, SessionId, Way},
+    router::Family,
     tables::{Role, Tables},
     verdict::{Decision, Verdict},
-    wire::protocol,
+    wire::{Version, protocol},
 };
+
+/// A session, which either internet protocol numbers for itself.
+type Whose = (Version, SessionId);
 
 /// The sessions that a worker has put into the map, one or both ways.
 #[derive(Debug)]
@@ -25,14 +29,14 @@ pub(super) struct Sessions {
     /// Places in `held` that are free.
     free: Vec<u32>,
     /// Where each is in `held`.
-    index: HashMap<SessionId, u32, RandomState>,
+    index: HashMap<Whose, u32, RandomState>,
     /// Where the next [`tell_some`](Self::tell_some) starts.
     hand: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    session: SessionId,
+    session: Whose,
     tracks: [Track; 2],
 }
 
@@ -47,7 +51,7 @@ struct Track {
 /// What a session has been used for in this lane since that was last told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Used {
-    pub(super) session: SessionId,
+    pub(super) session: Whose,
     pub(super) way: Way,
     pub(super) packets: u64,
     pub(super) bytes: u64,
@@ -72,7 +76,7 @@ impl Sessions {
 
     /// Remembers that `session` is in the map with `key`, one way. Returns the place where its use
     /// is noted, and the key that it had instead; `None` if there is no room.
-    pub(super) fn hold(&mut self, session: SessionId, way: Way, key: SessionKey) -> Option<(u32, Option<SessionKey>)> {
+    pub(super) fn hold(&mut self, session: Whose, way: Way, key: SessionKey) -> Option<(u32, Option<SessionKey>)> {
         let place = match self.index.get(&session) {
             Some(&place) => place,
             None => self.begin(session)?,
@@ -82,7 +86,7 @@ impl Sessions {
         Some((self.uses.number(place * 2 + way as u32), before))
     }
 
-    fn begin(&mut self, session: SessionId) -> Option<u32> {
+    fn begin(&mut self, session: Whose) -> Option<u32> {
         let place = self.free.pop()?;
         WAYS.iter().for_each(|&way| self.uses.clear(place * 2 + way as u32));
         self.held[place as usize] = Some(Held { session, tracks: [Track::default(); 2] });
@@ -91,7 +95,7 @@ impl Sessions {
     }
 
     /// Forgets `session`, and tells of its last use and of its keys.
-    pub(super) fn forget(&mut self, session: SessionId, tell: impl FnMut(Used), gone: impl FnMut(SessionKey)) {
+    pub(super) fn forget(&mut self, session: Whose, tell: impl FnMut(Used), gone: impl FnMut(SessionKey)) {
         let Some(place) = self.index.remove(&session) else { return };
         self.tell(place as usize, tell);
         let held = self.held[place as usize].take();
@@ -128,7 +132,7 @@ impl Sessions {
 
 /// A packet of an established session, and what translation made of it.
 pub(super) struct Crossing {
-    pub(super) session: SessionId,
+    pub(super) session: Whose,
     pub(super) way: Way,
     /// All but its way and its place.
     pub(super) rewrite: Rewrite,
@@ -136,13 +140,13 @@ pub(super) struct Crossing {
 
 impl Flow {
     /// The flow of a packet that was translated on its way out or in, if it is one for this lane.
-    pub(super) fn of_session(
+    pub(super) fn of_session<A: Family>(
         tables: &Tables,
         bridge: &Bridge,
         now: Instant,
         from: PortId,
         decision: &Decision,
-        passage: &Passage,
+        passage: &Passage<A>,
         frame: &[u8],
     ) -> Option<Self> {
         let Verdict::Deliver(to) = decision.verdict else { return None };
@@ -153,16 +157,14 @@ impl Flow {
         let network = tables.network(view.network).filter(|network| network.express)?;
         let (inlet, outside) = (tables.port(from)?, tables.outside()?);
         let leg = inlet.express?;
-        let ends =
-            [view.inside, view.outside, view.remote].map(|(address, port)| (address.octets(), port.to_be_bytes()));
-        let [inside, ours, remote] = ends;
+        let [inside, ours, remote] = [view.inside, view.outside, view.remote];
         let (heard, left) = bridge.whereabouts(view.network, network, view.mac, now)?;
         let mut key = SessionKey {
             ifindex: leg.ifindex,
             destination: [0; 6],
             source: [0; 6],
-            addresses: [0; 8],
-            ports: [0; 4],
+            addresses: [[0; 16]; 2],
+            ports: [[0; 2]; 2],
             protocol: match view.protocol {
                 Protocol::Tcp => protocol::TCP.into(),
                 Protocol::Udp => protocol::UDP.into(),
@@ -173,26 +175,23 @@ impl Flow {
         let (ends, became, mut way, at) = match (passage.way, inlet.role) {
             (Way::Out, Role::Access(id)) if id == view.network && to == outside.uplink => {
                 (key.destination, key.source) = (network.gateway?.mac.0, view.mac.0);
-                longest = longest.min(outside.v4.hop(view.remote.0).ok()?.mtu.into());
+                longest = longest.min(A::ways(outside).hop(view.remote.0).ok()?.mtu.into());
                 let way = way(id, from, to, tables.port(to)?.express?.ifindex, KIND_SEND);
-                ((inside, remote), ours, way, from)
+                ([inside, remote], ours, way, from)
             }
             (Way::In, Role::Uplink) if from == outside.uplink => {
-                ((remote, ours), inside, local(tables, view.network, from, to)?, to)
+                ([remote, ours], inside, local(tables, view.network, from, to)?, to)
             }
             _ => return None,
         };
         if heard != Origin::Port(at) {
             return None;
         }
-        let ((source, source_port), (destination, destination_port)) = ends;
-        key.addresses[..4].copy_from_slice(&source);
-        key.addresses[4..].copy_from_slice(&destination);
-        key.ports[..2].copy_from_slice(&source_port);
-        key.ports[2..].copy_from_slice(&destination_port);
-        let ethernet = *frame.first_chunk()?;
-        let rewrite = Rewrite { ethernet, address: became.0, port: became.1, ..BLANK_REWRITE };
-        let crossing = Crossing { session: passage.session, way: passage.way, rewrite };
+        (key.addresses, key.ports) =
+            (ends.map(|(address, _)| mapped(address)), ends.map(|(_, port)| port.to_be_bytes()));
+        let (ethernet, address, port) = (*frame.first_chunk()?, mapped(became.0), became.1.to_be_bytes());
+        let rewrite = Rewrite { ethernet, address, port, ..BLANK_REWRITE };
+        let crossing = Crossing { session: (A::VERSION, passage.session), way: passage.way, rewrite };
         way.longest = longest + 14;
         let ageing = Duration::from_secs(network.ageing.into());
         let vouched = Vouched { left: left.min(view.deadline.since(now.ticks()).to_duration()), ageing };
@@ -202,4 +201,4 @@ impl Flow {
 }
 
 const BLANK_REWRITE: Rewrite =
-    Rewrite { way: BLANK.way, place: 0, ethernet: [0; 12], address: [0; 4], port: [0; 2], reserved: [0; 2] };
+    Rewrite { way: BLANK.way, place: 0, ethernet: [0; 12], address: [0; 16], port: [0; 2], reserved: [0; 6] };

@@ -73,14 +73,14 @@ fn two_workers_with_one_flow_do_not_take_it_from_each_other_and_one_that_is_gone
     two.place(&flow());
     assert_eq!(expires(), Some(59_000));
     at(31_000);
-    (0..100).for_each(|_| one.tick(Instant::default(), None));
+    (0..100).for_each(|_| one.tick(Instant::default(), &mut Router::new()));
     assert_eq!((expires(), one.counts().removed), (Some(59_000), 1), "it is the other's now");
 
     // The other hears of a move last, when the first has placed what is good from then on.
     epochs.end(NETWORK);
     one.begin();
     one.place(&flow());
-    (0..100).for_each(|_| two.tick(Instant::default(), None));
+    (0..100).for_each(|_| two.tick(Instant::default(), &mut Router::new()));
     assert_eq!((expires(), two.counts().removed), (Some(61_000), 1));
 
     // Whoever took it out: a worker that still gets its frames a little later notices.

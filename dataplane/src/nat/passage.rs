@@ -1,17 +1,19 @@
 //! What the express lane hears of sessions, and what it tells of them.
 
+use std::net::Ipv4Addr;
+
 use super::{Nat, Protocol, SessionId, SessionView, State, Way};
-use crate::clock::Ticks;
+use crate::{clock::Ticks, wire::Address};
 
 /// A packet of an established session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passage {
-    /// The number of the session.
+pub struct Passage<A = Ipv4Addr> {
+    /// The number of the session, among those of its internet protocol.
     pub session: SessionId,
     /// Where the packet went.
     pub way: Way,
     /// The session.
-    pub view: SessionView,
+    pub view: SessionView<A>,
 }
 
 /// What is remembered for the express lane.
@@ -47,7 +49,7 @@ impl Watch {
     }
 }
 
-impl Nat {
+impl<A: Address> Nat<A> {
     /// Has [`take_left`](Self::take_left) tell of sessions from now on.
     pub(crate) fn watch(&mut self) {
         self.watch.on = true;
@@ -55,7 +57,7 @@ impl Nat {
 
     /// The session of the packet that was translated or restored last, if it has one that is
     /// established and that both ends have spoken in.
-    pub(crate) fn take_passage(&mut self) -> Option<Passage> {
+    pub(crate) fn take_passage(&mut self) -> Option<Passage<A>> {
         let (session, way) = self.watch.passing.take()?;
         let view = self.view(session)?;
         let spoken = view.out.packets() > 0 && view.back.packets() > 0;

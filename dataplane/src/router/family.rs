@@ -11,9 +11,14 @@ use crate::{
 };
 
 /// A protocol that is routed.
-pub(crate) trait Family: Address {
-    /// Its translation.
-    fn nat(router: &mut Router) -> Option<&mut Nat<Self>>;
+pub trait Family: Address {
+    /// The place of its translation.
+    fn place(router: &mut Router) -> &mut Option<Box<Nat<Self>>>;
+
+    /// Its translation, if there is one.
+    fn nat(router: &mut Router) -> Option<&mut Nat<Self>> {
+        Self::place(router).as_deref_mut()
+    }
 
     /// The ways of its packets.
     fn ways(outside: &Outside) -> &Ways<Self>;
@@ -35,8 +40,8 @@ pub(crate) trait Family: Address {
 }
 
 impl Family for Ipv4Addr {
-    fn nat(router: &mut Router) -> Option<&mut Nat> {
-        router.nat.as_deref_mut()
+    fn place(router: &mut Router) -> &mut Option<Box<Nat>> {
+        &mut router.nat
     }
 
     fn ways(outside: &Outside) -> &Ways<Self> {
@@ -67,8 +72,8 @@ impl Family for Ipv4Addr {
 }
 
 impl Family for Ipv6Addr {
-    fn nat(router: &mut Router) -> Option<&mut Nat<Self>> {
-        router.nat6.as_deref_mut()
+    fn place(router: &mut Router) -> &mut Option<Box<Nat<Self>>> {
+        &mut router.nat6
     }
 
     fn ways(outside: &Outside) -> &Ways<Self> {

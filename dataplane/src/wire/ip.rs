@@ -9,7 +9,7 @@ use std::{
 use super::{EtherType, Ipv4, Ipv6, checksum, protocol};
 
 /// One of the two internet protocols.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
     /// RFC 791.
     V4,

@@ -99,10 +99,10 @@ pub struct SessionKey {
     pub destination: [u8; 6],
     /// From this one: the endpoint's. Zeros on the uplink.
     pub source: [u8; 6],
-    /// Source and destination IP address.
-    pub addresses: [u8; 8],
+    /// Source and destination IP address, those of IPv4 as IPv6 has them mapped (RFC 4291 section 2.5.5.2).
+    pub addresses: [[u8; 16]; 2],
     /// Source and destination port.
-    pub ports: [u8; 4],
+    pub ports: [[u8; 2]; 2],
     /// TCP or UDP, as in an IP header.
     pub protocol: u32,
 }
@@ -175,12 +175,12 @@ pub struct Rewrite {
     pub place: u32,
     /// Destination and source MAC address that the frame gets.
     pub ethernet: [u8; 12],
-    /// The IP address that the end gets.
-    pub address: [u8; 4],
+    /// The IP address that the end gets; of IPv4 as in the key.
+    pub address: [u8; 16],
     /// The port that it gets.
     pub port: [u8; 2],
     /// Zero. Keeps the value free of padding, so that every byte of it is defined.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
 }
 
 /// What has become of a [`Rewrite`], as far as programs know.
@@ -318,7 +318,7 @@ mod user {
     // SAFETY: `repr(C)` of byte arrays: no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for TunnelKey {}
 
-    // SAFETY: `repr(C)` of two `u32` and 24 bytes, 32 bytes in all, a multiple of four: no padding,
+    // SAFETY: `repr(C)` of two `u32` and 48 bytes, 56 bytes in all, a multiple of four: no padding,
     // every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for SessionKey {}
 
@@ -330,7 +330,7 @@ mod user {
     // no padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Encap {}
 
-    // SAFETY: `repr(C)` of a `Way`, a `u32` and 20 bytes, 72 bytes in all, a multiple of eight: no
+    // SAFETY: `repr(C)` of a `Way`, a `u32` and 36 bytes, 88 bytes in all, a multiple of eight: no
     // padding, every bit pattern is a value, no pointers.
     unsafe impl aya::Pod for Rewrite {}
 

@@ -20,15 +20,21 @@ use crate::{
     ours::{self, Bytes},
 };
 
-/// The frame that the program was called for.
-struct Frame<'a>(&'a TcContext);
+/// The frame that the program was called for, before anything of it was changed.
+struct Frame<'a> {
+    ctx: &'a TcContext,
+    /// Where its bytes begin and end that lie in one place. Asked once: the compiler may keep where in the
+    /// context it asks for the next time, and the verifier refuses that.
+    start: usize,
+    end: usize,
+}
 
 impl Bytes for Frame<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let at = self.0.data() + offset;
-        if at + N > self.0.data_end() {
-            return self.0.load(offset).ok();
+        let at = self.start + offset;
+        if at + N > self.end {
+            return self.ctx.load(offset).ok();
         }
         // SAFETY: all `N` bytes lie between `data` and `data_end`, as the line above found; that
         // range is readable until a helper changes the frame. Bytes have no alignment.
@@ -39,7 +45,8 @@ impl Bytes for Frame<'_> {
 /// Whose the frame is. One with a VLAN tag is the host's.
 #[inline(always)]
 pub fn class(ctx: &TcContext) -> Class {
-    if Facts::of(ctx).vlan { Class::NotVxlan } else { ours::class(&Frame(ctx)) }
+    let frame = Frame { ctx, start: ctx.data(), end: ctx.data_end() };
+    if Facts::of(ctx).vlan { Class::NotVxlan } else { ours::class(&frame) }
 }
 
 /// Delivers the frame, or says why a worker has to.

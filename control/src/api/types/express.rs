@@ -1,6 +1,6 @@
 //! What the API says of the express lane.
 
-use std::net::{IpAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -128,18 +128,18 @@ pub struct ExpressSession {
     pub from: String,
     /// Their source.
     #[schema(value_type = String)]
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// Their destination.
     #[schema(value_type = String)]
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// The device where they leave.
     pub to: String,
     /// What their source becomes, if they leave the overlay.
     #[schema(value_type = Option<String>)]
-    pub new_source: Option<SocketAddrV4>,
+    pub new_source: Option<SocketAddr>,
     /// What their destination becomes, if they come into the overlay.
     #[schema(value_type = Option<String>)]
-    pub new_destination: Option<SocketAddrV4>,
+    pub new_destination: Option<SocketAddr>,
     /// The worker that has it.
     pub worker: u16,
     /// Seconds until the worker is asked again.
