@@ -1,6 +1,11 @@
 //! The express lane: programs that repeat what workers decided, and the pair of interfaces to them.
 
-use std::{collections::HashMap, io, os::fd::AsFd};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use vxlane_dataplane::{
     attach::{
@@ -64,6 +69,8 @@ pub enum LaneError {
 
 /// Why there is no lane after something went wrong; it is tried again.
 const UNMADE: &str = "it could not be made so far";
+/// How soon.
+const RETRY: Duration = Duration::from_secs(2);
 /// Why there is none where trying again would not help.
 const UNKNOWN: &str = "the kernel does not take its programs";
 
@@ -288,18 +295,19 @@ impl Daemon {
     /// Has an express lane be there if it is wanted and can be had, and says whether there is one.
     pub(super) fn make_lane(&mut self) -> bool {
         self.no_lane = UNMADE;
-        if let Err(error) = self.open_lane() {
-            tracing::warn!(error = chain(&error), "there is no express lane for now");
-            if is_the_kernels(&error) {
-                self.no_lane = UNKNOWN;
-            }
+        self.lane_tried = Instant::now();
+        let error = self.open_lane().err();
+        if error.as_ref().is_some_and(is_the_kernels) {
+            self.no_lane = UNKNOWN;
         }
+        let told = error.map(|error| chain(&error).to_string());
+        self.complain(RING, told, "there is no express lane for now");
         self.lane.is_some()
     }
 
-    /// Whether there is a lane again that could not be made before.
+    /// Whether there is a lane again that could not be made before. To try takes a tenth of a second.
     pub(super) fn retry_lane(&mut self) -> bool {
-        self.lane.is_none() && self.no_lane == UNMADE && self.remake_lane()
+        self.lane.is_none() && self.no_lane == UNMADE && self.lane_tried.elapsed() > RETRY && self.remake_lane()
     }
 
     /// Whether a port that is not in the lane could be.

@@ -75,6 +75,8 @@ pub struct Daemon {
     lane: Option<Lane>,
     /// Why there is none, if there is none.
     no_lane: &'static str,
+    /// When it was tried to have one.
+    lane_tried: Instant,
     /// What lanes have counted that are no more.
     past: ExpressCounters,
     steer: Steer,
@@ -202,6 +204,7 @@ impl Daemon {
         let mut this = Self {
             lane: None,
             no_lane: "",
+            lane_tried: started,
             past: ExpressCounters::default(),
             steer,
             engine,
