@@ -23,6 +23,9 @@ pub(crate) const BPF_LINKER: &str = "0.10.3";
 pub(crate) const PROGRAMS: &[&str] = &["express", "steer"];
 const TARGET: &str = "bpfel-unknown-none";
 
+/// How the names of Rust's functions begin.
+const MANGLED: &[u8] = b"_RNv";
+
 #[derive(Args)]
 pub(crate) struct Ebpf {
     /// Build apart and fail where a checked-in object is not what its source gives
@@ -140,6 +143,12 @@ impl Toolchain {
                 .arg("--strip-debug")
                 .args([&linked, &stripped]),
         )?;
+        let bytes = fs::read(&stripped).with_context(|| format!("{}", stripped.display()))?;
+        ensure!(
+            !bytes.windows(MANGLED.len()).any(|window| window == MANGLED),
+            "{program} has a function beside its programs, whose name depends on the path that this is built in: \
+             have it inlined"
+        );
         Ok(stripped)
     }
 
