@@ -8,6 +8,8 @@ use std::{
     ops::Range,
 };
 
+use serde_json::Value;
+
 use crate::{
     LabError,
     frames::{Checksum, Vxlan},
@@ -119,17 +121,26 @@ impl Alone {
     /// # Errors
     /// [`LabError::Unfit`] where there is no such lane.
     pub fn asked(&self) -> Result<u64, LabError> {
-        punted(self.lab.host("a").ns())
+        let links = links(self.lab.host("a").ns())?;
+        let punt = links.iter().find(|link| link["ifname"].as_str().is_some_and(|name| name.starts_with("vxp")));
+        let count = punt.and_then(|link| link["stats64"]["tx"]["packets"].as_u64());
+        count.ok_or_else(|| LabError::Unfit { what: "no express lane", text: format!("{links:?}") })
+    }
+
+    /// Frames that the interfaces of host `a` have had no room for.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] if they are not told of.
+    pub fn lost_on_links(&self) -> Result<u64, LabError> {
+        let dropped = |link: &Value| ["rx", "tx"].map(|way| link["stats64"][way]["dropped"].as_u64().unwrap_or(0));
+        Ok(links(self.lab.host("a").ns())?.iter().flat_map(dropped).sum())
     }
 }
 
-/// Frames that left by the interface which leads from the programs to the workers.
-fn punted(ns: &Netns) -> Result<u64, LabError> {
+/// The interfaces of a namespace, with what they have counted.
+fn links(ns: &Netns) -> Result<Vec<Value>, LabError> {
     let text = ns.ip("-j -s link show")?;
-    let links: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
-    let punt = links.iter().find(|link| link["ifname"].as_str().is_some_and(|name| name.starts_with("vxp")));
-    let count = punt.and_then(|link| link["stats64"]["tx"]["packets"].as_u64());
-    count.ok_or(LabError::Unfit { what: "no express lane", text })
+    serde_json::from_str(&text).map_err(|_| LabError::Unfit { what: "no list of interfaces", text })
 }
 
 /// Takes what is sent to the VTEP of `host`, and says nothing.
