@@ -169,7 +169,7 @@ fn a_lane_that_cannot_be_had_keeps_no_daemon_from_its_work_and_is_there_as_soon_
     let containers = [1, 2].map(|number| host.container(&format!("b{}", number - 1), &format!("10.0.0.{number}/24")));
     let links: Value = serde_json::from_str(&host.ip("-j link show u0")).unwrap();
     let theirs = format!("vxp{}", links[0]["ifindex"]);
-    host.ip(&format!("link add {theirs} type dummy"));
+    host.ip(&format!("link add {theirs} type veth peer name other"));
     let home = Home::with(&config(2, ""));
     let _daemon = Daemon::start(&host, &home);
     ask(&home, "network connect blue --interface b1 --name b1");
