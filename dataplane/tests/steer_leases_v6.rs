@@ -17,7 +17,7 @@ use std::{collections::HashSet, net::Ipv6Addr};
 use etherparse::{Icmpv6Type, PacketBuilder};
 use ipnetwork::Ipv6Network;
 use rig::{
-    steered::{Steered, post},
+    steered::{Program, Steered, post},
     *,
 };
 use vxlane_dataplane::{nat::Protocol, tables::LocalVtep};
@@ -206,5 +206,8 @@ fn tunnels_are_ours_as_before_and_their_fragments_the_hosts() {
         let tunnel = udp(FAR_IP6, 50_000, NEAR_IP6, VXLAN, &[8; 100]);
         assert_eq!(steered.taken_v6(std::slice::from_ref(&tunnel)), [true]);
         assert_eq!(steered.taken_v6(&fragments(&tunnel, 1)), [false; 2]);
+        if let Program::Steer { steer, .. } = &steered.program {
+            assert_eq!(steer.counters().unwrap().fragment, 2);
+        }
     }
 }

@@ -8,13 +8,10 @@ use std::{
     ops::Range,
 };
 
-use serde_json::Value;
-
 use crate::{
     LabError,
     frames::{Checksum, Vxlan},
     lab::{Container, Host, Lab, LabOptions, Network, Station, UPLINK, Underlay},
-    netns::Netns,
     peer::{Segment, VXLAN_PORT, VxlaneOptions, VxlaneVtep},
     traffic::raw::RawSender,
 };
@@ -121,26 +118,10 @@ impl Alone {
     /// # Errors
     /// [`LabError::Unfit`] where there is no such lane.
     pub fn asked(&self) -> Result<u64, LabError> {
-        let links = links(self.lab.host("a").ns())?;
-        let punt = links.iter().find(|link| link["ifname"].as_str().is_some_and(|name| name.starts_with("vxp")));
+        let punt = self.lab.host("a").ns().punt()?;
         let count = punt.and_then(|link| link["stats64"]["tx"]["packets"].as_u64());
-        count.ok_or_else(|| LabError::Unfit { what: "no express lane", text: format!("{links:?}") })
+        count.ok_or_else(|| LabError::Unfit { what: "no express lane", text: "host a".to_owned() })
     }
-
-    /// Frames that the interfaces of host `a` have had no room for.
-    ///
-    /// # Errors
-    /// [`LabError::Command`] if they are not told of.
-    pub fn lost_on_links(&self) -> Result<u64, LabError> {
-        let dropped = |link: &Value| ["rx", "tx"].map(|way| link["stats64"][way]["dropped"].as_u64().unwrap_or(0));
-        Ok(links(self.lab.host("a").ns())?.iter().flat_map(dropped).sum())
-    }
-}
-
-/// The interfaces of a namespace, with what they have counted.
-fn links(ns: &Netns) -> Result<Vec<Value>, LabError> {
-    let text = ns.ip("-j -s link show")?;
-    serde_json::from_str(&text).map_err(|_| LabError::Unfit { what: "no list of interfaces", text })
 }
 
 /// Takes what is sent to the VTEP of `host`, and says nothing.

@@ -18,6 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::LabError;
 use crate::process::{self as programs, Guard};
@@ -114,6 +115,36 @@ impl Netns {
         let mut command = Command::new("ip");
         command.args(["-n", &self.name]);
         programs::stdout(command.args(arguments.split_whitespace()))
+    }
+
+    /// The interfaces of the namespace, as `ip -j -s link show` tells of them.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] when `ip` fails, [`LabError::Unfit`] when it prints something else.
+    pub fn links(&self) -> Result<Vec<Value>, LabError> {
+        let text = self.ip("-j -s link show")?;
+        serde_json::from_str(&text).map_err(|_| LabError::Unfit { what: "no list of interfaces", text })
+    }
+
+    /// The interface that leads from the express lane of a vxlane here to its workers, if there is one.
+    ///
+    /// # Errors
+    /// As [`links`](Self::links).
+    pub fn punt(&self) -> Result<Option<Value>, LabError> {
+        let is_punt = |link: &Value| link["ifname"].as_str().is_some_and(|name| name.starts_with("vxp"));
+        Ok(self.links()?.into_iter().find(is_punt))
+    }
+
+    /// Frames that the interfaces of the namespace have lost.
+    ///
+    /// # Errors
+    /// As [`links`](Self::links).
+    pub fn lost_by_links(&self) -> Result<u64, LabError> {
+        let lost = |link: &Value| {
+            let number = |way: &str, what: &str| link["stats64"][way][what].as_u64().unwrap_or(0);
+            ["rx", "tx"].map(|way| number(way, "dropped") + number(way, "errors")).iter().sum::<u64>()
+        };
+        Ok(self.links()?.iter().map(lost).sum())
     }
 
     /// Runs `bridge` with the words of `arguments` inside the namespace and returns its output.

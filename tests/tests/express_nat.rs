@@ -314,8 +314,7 @@ fn sessions_go_on_when_the_pair_to_the_workers_is_made_anew() {
     let before = talks.each_ref().map(|both| await_value("an answer", PATIENCE, || talk(both), said).unwrap());
     let host = rig.host().ns();
     let punt = || -> Option<(u64, String)> {
-        let links: Value = serde_json::from_str(&host.ip("-j link").unwrap()).unwrap();
-        let punt = links.as_array().unwrap().iter().find(|link| link["ifname"].as_str().unwrap().starts_with("vxp"))?;
+        let punt = host.punt().unwrap()?;
         Some((punt["ifindex"].as_u64().unwrap(), punt["ifname"].as_str().unwrap().to_owned()))
     };
     let (old, name) = punt().unwrap();

@@ -21,7 +21,11 @@ use vxlane_tests::{
 /// So many packets or bytes of what is sent where these tests run for the first time; a sixteenth
 /// where they run again in another lane.
 fn share(count: u64) -> u64 {
-    if std::env::var_os("VXLANE_EXPRESS").is_some() { count / 16 } else { count }
+    if is_again() { count / 16 } else { count }
+}
+
+fn is_again() -> bool {
+    std::env::var_os("VXLANE_EXPRESS").is_some()
 }
 
 /// UDP packets in each direction; a million in all.
@@ -52,17 +56,16 @@ fn vxlane_and_open_vswitch_carry_a_million_packets_and_verified_streams() {
     let _alone = ALONE.lock();
     let rig = start(false, &VtepKind::ovs());
     check_pings(&rig);
-    // Its packet sockets hold some 270 frames, so that a late thread loses some, and of the fewer
-    // packets in another lane a large part: what it loses is not ours to answer for, and what we lose
-    // is counted.
+    // Its packet sockets hold some 270 frames, so that a late thread loses some: what it loses
+    // is not ours to answer for, and what we lose is counted. Of fewer packets it would be a larger part.
+    let pace = Pace::Rate(if is_again() { 10_000 } else { 20_000 });
     for (from, to, ours) in [(&rig.left, &rig.right, true), (&rig.right, &rig.left, false)] {
-        let options =
-            UdpOptions { pace: Pace::Rate(20_000), amount: Amount::Packets(share(PACKETS)), ..UdpOptions::default() };
+        let options = UdpOptions { pace, amount: Amount::Packets(share(PACKETS)), ..UdpOptions::default() };
         let before = forwarded(&account(&rig, 0));
         let (sent, received) = udp::exchange(from, to, &options).unwrap();
         let forwarded = forwarded(&account(&rig, 0)) - before;
         assert_eq!((received.corrupted, received.duplicates), (0, 0), "{received:?}");
-        assert!(received.distinct >= sent.packets / 4 * 3, "{received:?}\n{}", rig.diagnosis());
+        assert!(received.distinct >= sent.packets / 10 * 9, "{received:?}\n{}", rig.diagnosis());
         let (least, who) = if ours { (sent.packets, "all that was sent") } else { (received.distinct, "what arrived") };
         assert!(forwarded >= least, "{forwarded} forwarded of {least}, {who}: {received:?}");
     }
@@ -83,24 +86,24 @@ fn vxlane_and_vxlane_carry_packets_and_verified_streams() {
 #[test]
 fn in_the_express_lane_vxlane_and_vxlane_carry_packets_and_verified_streams() {
     let _alone = ALONE.lock();
-    check_express_lane(Underlay::V4, "192.0.2.2");
+    check_express_lane(Underlay::V4, "192.0.2.2", 1400);
 }
 
 #[test]
 fn in_the_express_lane_over_ipv6_without_checksums_they_do_so_too() {
     let _alone = ALONE.lock();
-    check_express_lane(Underlay::V6, "2001:db8::2");
+    check_express_lane(Underlay::V6, "2001:db8::2", 1382);
 }
 
-/// Two hosts with the lane; the second has the address `far`.
-fn check_express_lane(underlay: Underlay, far: &str) {
+/// Two hosts with the lane; the second has the address `far`, and so many bytes of a ping fit.
+fn check_express_lane(underlay: Underlay, far: &str, longest: u16) {
     let options = LabOptions { wire_offload: true, underlay, ..LabOptions::default() };
     let zero_checksums = underlay == Underlay::V6;
     let ours = VxlaneOptions { express: true, switched: None, zero_checksums, ..VxlaneOptions::default() };
     let express = VtepKind::Vxlane(ours);
     let rig = Rig::start(&options, [&express, &express]).unwrap();
-    check_pings_of(&rig, &[56, 1382]);
-    check_udp(&rig, 25_000, 100_000);
+    check_pings_of(&rig, &[56, longest]);
+    check_udp(&rig, 25_000, 200_000);
     check_streams(&rig);
     let shown = rig.vteps[0].as_vxlane().unwrap().cli(&["express", "show", "--json"]).unwrap();
     for end in ["src_vtep", "dst_vtep"] {
@@ -109,7 +112,7 @@ fn check_express_lane(underlay: Underlay, far: &str) {
     for side in 0..2 {
         let account = account(&rig, side);
         check_nothing_dropped(&account);
-        // Two hundred thousand packets and the streams passed; workers saw what began them.
+        // Four hundred thousand packets and the streams passed; workers saw what began them.
         let lanes = rig.vteps[side].as_vxlane().unwrap().cli(&["stats", "--lane", "--json"]).unwrap();
         assert!(lanes[0]["received"].as_u64().unwrap() < account.number(&["received"]) / 4, "{lanes}");
     }

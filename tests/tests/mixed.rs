@@ -14,7 +14,6 @@ use std::{
 use vxlane_tests::{
     frames::Talk,
     lab::{Container, LabOptions, MacAddr, Station},
-    netns::Netns,
     peer::{Account, VtepKind},
     rig::Rig,
     soak,
@@ -143,15 +142,6 @@ fn explained(rig: &Rig) -> u64 {
     let accounts: Vec<Account> = rig.vteps.iter().map(|vtep| vtep.as_vxlane().unwrap().account().unwrap()).collect();
     let ours: u64 = accounts.iter().map(|account| account.number(&["dropped"]) + account.lost_in_kernel()).sum();
     let hosts = rig.lab.hosts().map(|host| host.ns());
-    let devices: u64 = hosts.chain([rig.left.ns(), rig.right.ns()]).map(lost_by_devices).sum();
+    let devices: u64 = hosts.chain([rig.left.ns(), rig.right.ns()]).map(|ns| ns.lost_by_links().unwrap()).sum();
     ours + devices
-}
-
-fn lost_by_devices(ns: &Netns) -> u64 {
-    let links: serde_json::Value = serde_json::from_str(&ns.ip("-j -s link show").unwrap()).unwrap();
-    let number = |link: &serde_json::Value, way: &str, what: &str| link["stats64"][way][what].as_u64().unwrap_or(0);
-    let lost = |link: &serde_json::Value| {
-        ["rx", "tx"].iter().map(|way| number(link, way, "dropped") + number(link, way, "errors")).sum::<u64>()
-    };
-    links.as_array().unwrap().iter().map(lost).sum()
 }

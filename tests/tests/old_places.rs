@@ -342,7 +342,7 @@ fn check_removals(rig: &Rig, what: &str, cycles: u64, courses: Vec<Course<'_>>, 
             span.push([there[index], going[index], gone[index], again[index]]);
         }
     }
-    let (mut total, mut lost) = (0, 0);
+    let (mut total, host) = (0, rig.alone.lab.host("a").ns());
     let finished: Vec<(Vec<u64>, &Place)> =
         courses.into_iter().map(|course| (course.prober.finish(), course.place)).collect();
     rig.await_silence();
@@ -356,13 +356,12 @@ fn check_removals(rig: &Rig, what: &str, cycles: u64, courses: Vec<Course<'_>>, 
         };
         for [there, going, gone, again] in spans {
             assert_eq!(within(gone, again), 0, "{what}, prober {key}: none may arrive between {gone} and {again}");
-            lost += (going - there).saturating_sub(1) - within(there, going);
+            let (all, counted) = ((going - there).saturating_sub(1), host.lost_by_links().unwrap());
+            assert_eq!(within(there, going), all, "{what}, prober {key}: none is lost; interfaces lost {counted}");
         }
     }
-    let counted = rig.alone.lost_on_links().unwrap();
-    assert!(lost <= counted, "{what}: {lost} are lost, of which interfaces have counted {counted}");
     let asked = rig.asked() - before;
-    println!("{what}: {cycles} in {:.1?}, {total} probes, of which workers saw {asked}; {lost} lost", began.elapsed());
+    println!("{what}: {cycles} in {:.1?}, {total} probes, of which workers saw {asked}", began.elapsed());
     assert!(asked < total, "{asked} of {total} went to workers");
 }
 
