@@ -202,10 +202,12 @@ impl<R: Receive, T: Transmit> Worker<R, T> {
     /// sessions were used for, and of those that it ends nothing is repeated any more by programs
     /// that start after this returns.
     pub fn with_nat<A: Family, B>(&mut self, errand: impl FnOnce(&mut Nat<A>) -> B) -> Option<B> {
+        let router = &mut self.pipeline.router;
+        A::nat(router)?;
         if let Some(express) = &mut self.express {
-            express.tell_all(&mut self.pipeline.router);
+            express.tell_all(router);
         }
-        let answer = A::nat(&mut self.pipeline.router).map(errand);
+        let answer = A::nat(router).map(errand);
         self.drop_left();
         answer
     }
