@@ -3,6 +3,8 @@
 //! RFC 7348 section 5 recommends a hash of the inner headers in the dynamic port range, so
 //! that routers and NICs which hash outer headers spread flows over paths and queues.
 
+pub use vxlane_abi::express::entropy::flow_label;
+
 use crate::wire::{Ethernet, Layers, Network};
 
 /// The first dynamic port (RFC 6335 section 6).
@@ -24,15 +26,6 @@ pub fn source_port(frame: &[u8], layers: &Layers) -> u16 {
     let ports = layers.port_bytes(frame).map_or(0, u64::from);
     let hash = mix(addresses ^ SEED, (ports << 8 | protocol) ^ SEED.rotate_left(32));
     FIRST_PORT | (hash & PORT_MASK) as u16
-}
-
-/// The IPv6 flow label of a packet with this source port: routers that hash addresses and label
-/// alone spread flows as well (RFC 6438 section 3). Never zero, which would say that there is
-/// none, and different for every dynamic port.
-#[inline]
-pub fn flow_label(source_port: u16) -> u32 {
-    // Multiples of the golden ratio keep clear of each other (Knuth, 6.4).
-    u32::from(source_port).wrapping_mul(0x9e37_79b1) >> 12
 }
 
 #[inline(never)]
@@ -120,6 +113,5 @@ mod tests {
         let ports = u32::from_ne_bytes([0x04, 0, 0, 53]);
         let theirs = theirs::source_port(u64::from_ne_bytes(addresses), 17, ports);
         assert_eq!(port_of([10, 0, 0, 1], 1024), theirs);
-        (FIRST_PORT..=u16::MAX).for_each(|port| assert_eq!(flow_label(port), theirs::flow_label(port)));
     }
 }

@@ -276,9 +276,12 @@ pub mod entropy {
         FIRST_PORT | (hash & PORT_MASK) as u16
     }
 
-    /// The IPv6 flow label of a packet with this source port: as `vtep::entropy::flow_label`.
+    /// The IPv6 flow label of a packet with this source port: routers that hash addresses and label
+    /// alone spread flows as well (RFC 6438 section 3). Never zero, which would say that there is
+    /// none, and different for every dynamic port.
     #[inline(always)]
     pub fn flow_label(source_port: u16) -> u32 {
+        // Multiples of the golden ratio keep clear of each other (Knuth, 6.4).
         (source_port as u32).wrapping_mul(0x9e37_79b1) >> 12
     }
 

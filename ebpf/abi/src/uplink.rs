@@ -79,9 +79,7 @@ fn classify_v6(sight: &impl Sight, ours: &Ours<'_>) -> Class {
 /// what is not ours.
 #[inline(always)]
 fn tunnel_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
-    let [high, low] = halves(&vtep.address);
-    let theirs = [sight.read(IP + 24)?, sight.read(IP + 32)?].map(u64::from_ne_bytes);
-    if theirs != [high, low] || high | low == 0 {
+    if !is_for(sight, &vtep.address)? {
         return None;
     }
     match sight.read(IP + 6)? {
@@ -89,6 +87,14 @@ fn tunnel_v6(sight: &impl Sight, vtep: &Vtep6Address) -> Option<Class> {
         [FRAGMENT] if sight.read(IP + IPV6_HEADER)? == [UDP] => Some(Class::Fragment),
         _ => None,
     }
+}
+
+/// Whether an IPv6 packet is for `address`; none is while that is all zero.
+#[inline(always)]
+fn is_for(sight: &impl Sight, address: &[u8; 16]) -> Option<bool> {
+    let [high, low] = halves(address);
+    let theirs = [sight.read(IP + 24)?, sight.read(IP + 32)?].map(u64::from_ne_bytes);
+    Some(theirs == [high, low] && high | low != 0)
 }
 
 /// Both halves of an address, in the order of the wire: they are only compared.

@@ -44,6 +44,18 @@ pub fn copy<const N: usize, const M: usize>(bytes: &[u8; N], at: usize, to: &mut
     }
 }
 
+/// Copies the address of IPv4 at `at`, as IPv6 has it mapped (RFC 4291 section 2.5.5.2), to where
+/// there are zeros.
+#[inline(always)]
+pub fn copy_mapped<const N: usize>(bytes: &[u8; N], at: usize, to: &mut [u8; 16]) {
+    (to[10], to[11]) = (0xff, 0xff);
+    let mut index = 0;
+    while index < 4 {
+        to[12 + index] = bytes[at + index];
+        index += 1;
+    }
+}
+
 /// The four bytes at `at`, as they lie.
 #[inline(always)]
 pub fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use vxlane_abi::express::{Event, SessionKey};
 
 use crate::{
-    frame::{Facts, IPV4, IPV6, TCP, UDP, be16, copy, head, ip_sum, ne32},
+    frame::{Facts, IPV4, IPV6, TCP, UDP, be16, copy, copy_mapped, head, ip_sum, ne32},
     leave,
     maps::{SESSIONS, admit, count, count_hit, count_use, outside},
 };
@@ -85,8 +85,8 @@ impl Packet {
             return None;
         }
         let [source, destination] = &mut self.key.addresses;
-        map(bytes, 26, source);
-        map(bytes, 30, destination);
+        copy_mapped(bytes, 26, source);
+        copy_mapped(bytes, 30, destination);
         copy(bytes, 34, &mut self.key.ports[0]);
         copy(bytes, 36, &mut self.key.ports[1]);
         match protocol {
@@ -137,17 +137,6 @@ impl Packet {
         self.key.protocol = u32::from(UDP);
         self.headers = at as u32 + 8;
         (length >= 8 && length <= room).then_some(())
-    }
-}
-
-/// Copies the address of IPv4 at `at`, as IPv6 has it mapped.
-#[inline(always)]
-fn map(bytes: &[u8; FRONT_V4], at: usize, to: &mut [u8; 16]) {
-    (to[10], to[11]) = (0xff, 0xff);
-    let mut index = 0;
-    while index < 4 {
-        to[12 + index] = bytes[at + index];
-        index += 1;
     }
 }
 

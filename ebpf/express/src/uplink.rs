@@ -14,7 +14,7 @@ use vxlane_abi::{
 };
 
 use crate::{
-    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, head, headers, ip_sum, is_echo, part},
+    frame::{Facts, ICMPV6, IPV4, IPV6, TCP, UDP, be16, copy, copy_mapped, head, headers, ip_sum, is_echo, part},
     leave,
     maps::{TUNNELS, admit, count, count_hit},
     ours::{self, Bytes},
@@ -115,12 +115,7 @@ impl Packet {
         }
         let (ecn, is_checked) = (bytes[15] & 3, be16(bytes, 40) != 0);
         (self.key.vni[0], self.key.vni[1], self.key.vni[2]) = (bytes[46], bytes[47], bytes[48]);
-        (self.key.vtep[10], self.key.vtep[11]) = (0xff, 0xff);
-        let mut index = 0;
-        while index < 4 {
-            self.key.vtep[12 + index] = bytes[26 + index];
-            index += 1;
-        }
+        copy_mapped(bytes, 26, &mut self.key.vtep);
         if is_checked && facts.segment == 0 && !is_verified(ctx) {
             return None;
         }

@@ -4,7 +4,7 @@
 //! Neighbour discovery is always the host's: of ICMPv6 nothing is looked at but replies to queries,
 //! and errors by what they quote.
 
-use super::{FRAGMENT, ICMP_HEADER, IP, IPV6_HEADER as HEADER, Sight, first_bit, first_byte, halves, number};
+use super::{FRAGMENT, ICMP_HEADER, IP, IPV6_HEADER as HEADER, Sight, first_bit, first_byte, is_for, number};
 use crate::{Datagram6, LEASE_ICMP, LEASE_V6, Outside6};
 
 /// Whether an IPv6 frame of an uplink is ours, though it is no VXLAN.
@@ -30,9 +30,7 @@ fn is_routed(sight: &impl Sight) -> Option<bool> {
 /// Whether a frame is for a port of `outside` that is lent.
 #[inline(always)]
 fn is_lent(sight: &impl Sight, outside: &Outside6) -> Option<bool> {
-    let [high, low] = halves(&outside.address);
-    let theirs = [sight.read(IP + 24)?, sight.read(IP + 32)?].map(u64::from_ne_bytes);
-    if theirs != [high, low] || high | low == 0 {
+    if !is_for(sight, &outside.address)? {
         return Some(false);
     }
     let [mut next] = sight.read(IP + 6)?;
