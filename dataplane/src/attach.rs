@@ -8,6 +8,7 @@ pub mod express;
 mod installed;
 mod kept;
 mod mapped;
+pub mod maps;
 mod merging;
 pub mod ours;
 mod slots;
@@ -20,13 +21,14 @@ use crate::{
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{HashMap as BpfMap, Map, MapData, MapError, PerCpuArray, XskMap},
+    maps::{HashMap as BpfMap, MapData, PerCpuArray, XskMap},
     programs::{ProgramError, Xdp},
 };
 use installed::Installed;
 pub use kept::KeptLink;
+use maps::{MapFault, refused, take};
 use merging::Unmerged;
-use ours::{Ours, OursError};
+use ours::Ours;
 use slots::Slots;
 use std::{
     collections::HashMap,
@@ -107,20 +109,12 @@ pub enum SteerError {
     /// The object is not the one this was written for.
     #[error("the steering program's object has no {name}")]
     Missing {
-        /// The program or map it lacks.
+        /// The program it lacks.
         name: &'static str,
     },
-    /// The program would not be told what is ours.
+    /// A map cannot be had, or would not be read or written.
     #[error(transparent)]
-    Ours(#[from] OursError),
-    /// A map would not be read or written.
-    #[error("BPF map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// What aya or the kernel answered.
-        source: MapError,
-    },
+    Map(#[from] MapFault),
     /// The interface could not be looked at.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -280,7 +274,7 @@ impl Steer {
         let port = self.attached.get(&ifindex).ok_or(SteerError::NotAttached { ifindex })?;
         let queues = port.slots.count;
         let slot = port.slots.of(queue).ok_or(SteerError::NoQueue { ifindex, queue, queues })?;
-        self.sockets.set(slot, socket, 0).map_err(map_failed(abi::maps::XSKS))
+        Ok(self.sockets.set(slot, socket, 0).map_err(refused(abi::maps::XSKS))?)
     }
 
     /// Whether the program still is on an interface: it is not when the interface has gone, or
@@ -304,7 +298,7 @@ impl Steer {
         let slots = port.slots;
         drop(port);
         self.clear_sockets(slots);
-        self.ports.remove(&ifindex).map_err(map_failed(abi::maps::PORTS))
+        Ok(self.ports.remove(&ifindex).map_err(refused(abi::maps::PORTS))?)
     }
 
     /// What became of the frames seen so far.
@@ -313,7 +307,7 @@ impl Steer {
     /// [`SteerError::Map`]
     pub fn counters(&self) -> Result<SteerCounters, SteerError> {
         let sum = |counter: abi::Counter| -> Result<u64, SteerError> {
-            let per_cpu = self.counters.get(&(counter as u32), 0).map_err(map_failed(abi::maps::COUNTERS))?;
+            let per_cpu = self.counters.get(&(counter as u32), 0).map_err(refused(abi::maps::COUNTERS))?;
             Ok(per_cpu.iter().sum())
         };
         Ok(SteerCounters {
@@ -343,7 +337,7 @@ impl Steer {
             first_slot: slots.first,
             queues: slots.count,
         };
-        self.ports.insert(link.index, value, 0).map_err(map_failed(abi::maps::PORTS))?;
+        self.ports.insert(link.index, value, 0).map_err(refused(abi::maps::PORTS))?;
         Ok(slots)
     }
 
@@ -389,18 +383,6 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp, SteerError> {
     let missing = SteerError::Missing { name: abi::STEER_PROGRAM };
     let program = object.program_mut(abi::STEER_PROGRAM).ok_or(missing)?;
     program.try_into().map_err(SteerError::Program)
-}
-
-fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, SteerError>
-where
-    T: TryFrom<Map, Error = MapError>,
-{
-    let map = object.take_map(name).ok_or(SteerError::Missing { name })?;
-    map.try_into().map_err(map_failed(name))
-}
-
-fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> SteerError {
-    move |source| SteerError::Map { name, source }
 }
 
 /// Whether native mode was refused for what the driver is or how the device is set up, so that

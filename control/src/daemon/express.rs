@@ -120,7 +120,7 @@ impl Daemon {
 
     fn load_lane(&self, punt: &str, kept: Option<KeptLeg>) -> Result<Express, StartError> {
         let mut express = Express::load().map_err(lane_failed)?;
-        let ours = |error| lane_failed(ExpressError::Ours(error));
+        let ours = |error| lane_failed(ExpressError::Map(error));
         express.ours().set_vtep(&self.plan.local, self.plan.outside).map_err(ours)?;
         if let Some(way_out) = &self.way_out6 {
             express.ours().set_outside_v6(way_out.address, &way_out.routed).map_err(ours)?;

@@ -42,6 +42,9 @@ pub enum FlowsError {
 
 /// Flows that are told of, at most, and sessions.
 const TOLD: usize = 10_000;
+/// Where the destination is in the outer headers, over IPv4 and over IPv6.
+const OUTER_DESTINATION: usize = 14 + 16;
+const OUTER_DESTINATION_V6: usize = 14 + 24;
 
 impl Daemon {
     /// The express lane, with the flows and sessions of one network or of all.
@@ -259,8 +262,8 @@ fn canonical(address: [u8; 16]) -> IpAddr {
 /// The VTEP that frames are encapsulated for, if they are.
 fn destination(encap: &Encap) -> Option<IpAddr> {
     match encap.way.kind {
-        KIND_TUNNEL => Some(IpAddr::from(*encap.headers.get(30..)?.first_chunk::<4>()?)),
-        KIND_TUNNEL_V6 => Some(IpAddr::from(*encap.headers.get(38..)?.first_chunk::<16>()?)),
+        KIND_TUNNEL => Some(IpAddr::from(*encap.headers.get(OUTER_DESTINATION..)?.first_chunk::<4>()?)),
+        KIND_TUNNEL_V6 => Some(IpAddr::from(*encap.headers.get(OUTER_DESTINATION_V6..)?.first_chunk::<16>()?)),
         _ => None,
     }
 }

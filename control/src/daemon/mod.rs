@@ -193,7 +193,7 @@ impl Daemon {
         ids.give(&plan)?;
         let uplink = Uplink::look(&plan.uplink)?;
         let mut steer = Steer::load()?;
-        steer.ours().set_vtep(&plan.local, plan.outside).map_err(SteerError::Ours)?;
+        steer.ours().set_vtep(&plan.local, plan.outside).map_err(SteerError::Map)?;
         let config = EngineConfig { workers: plan.workers, cpus: plan.cpus.clone(), stations: plan.stations };
         let tables = Arc::new(Tables::new(plan.local));
         let engine = Engine::start(&config, &tables).map_err(StartError::Workers)?;

@@ -124,7 +124,7 @@ impl Daemon {
 
     /// Has both programs that can be on the uplink know what of IPv6 is ours.
     fn steer_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), StartError> {
-        self.steer.ours().set_outside_v6(lent, routed).map_err(SteerError::Ours)?;
+        self.steer.ours().set_outside_v6(lent, routed).map_err(SteerError::Map)?;
         let Some(lane) = &mut self.lane else { return Ok(()) };
         lane.express.ours().set_outside_v6(lent, routed).map_err(|error| lane_failed(error.into()))
     }

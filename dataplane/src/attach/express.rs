@@ -15,14 +15,15 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, Pod,
-    maps::{Array, HashMap as BpfMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap as BpfMap, Map, MapData, PerCpuArray},
     programs::{ProgramError, SchedClassifier, TcAttachType, tc::qdisc_detach_program},
 };
 use vxlane_abi::express::{self as abi, Event, maps};
 
 use super::{
     Role,
-    ours::{Ours, OursError},
+    maps::{MapFault, refused, take},
+    ours::Ours,
     tc::{self, Means, Placed},
 };
 pub use super::{epochs::Epochs, uses::Uses};
@@ -52,20 +53,12 @@ pub enum ExpressError {
     /// The object is not the one this was written for.
     #[error("the express lane's object has no {name}")]
     Missing {
-        /// The program or map it lacks.
+        /// The program it lacks.
         name: &'static str,
     },
-    /// A map would not be read or written.
-    #[error("BPF map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// What aya or the kernel answered.
-        source: MapError,
-    },
-    /// The programs would not be told what is ours.
+    /// A map cannot be had, or would not be read or written.
     #[error(transparent)]
-    Ours(#[from] OursError),
+    Map(#[from] MapFault),
     /// The interface could not be looked at.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -230,7 +223,7 @@ impl Express {
             None => self.install(&link, abi::EXIT_PROGRAM)?,
         });
         let setup = abi::Setup { punt: link.index, queues: link.tx_queues };
-        self.setup.set(0, setup, 0).map_err(map_failed(maps::SETUP))
+        Ok(self.setup.set(0, setup, 0).map_err(refused(maps::SETUP))?)
     }
 
     /// Whether `link` can have this lane: what an endpoint sends through a veth has all of the
@@ -317,8 +310,8 @@ impl Express {
         let leg = Self::leg(link, role);
         let exit = abi::Exit { ifindex: link.index, kind: leg.kind(), reserved: 0 };
         self.clear_counts(tag)?;
-        self.exits.set(tag, exit, 0).map_err(map_failed(maps::EXITS))?;
-        self.tags.insert(link.index, tag, 0).map_err(map_failed(maps::TAGS))?;
+        self.exits.set(tag, exit, 0).map_err(refused(maps::EXITS))?;
+        self.tags.insert(link.index, tag, 0).map_err(refused(maps::TAGS))?;
         Ok(leg)
     }
 
@@ -386,7 +379,7 @@ impl Express {
     /// # Errors
     /// [`ExpressError::Map`]
     pub fn port_counts(&self, port: PortId) -> Result<abi::PortCounts, ExpressError> {
-        let per_cpu = self.port_counts.get(&u32::from(port.0), 0).map_err(map_failed(maps::PORT_COUNTS))?;
+        let per_cpu = self.port_counts.get(&u32::from(port.0), 0).map_err(refused(maps::PORT_COUNTS))?;
         let mut sum = abi::PortCounts::default();
         for counts in per_cpu.iter() {
             sum.rx_packets += counts.rx_packets;
@@ -403,7 +396,7 @@ impl Express {
     /// [`ExpressError::Map`]
     pub fn counters(&self) -> Result<ExpressCounters, ExpressError> {
         let sum = |event: Event| -> Result<u64, ExpressError> {
-            let per_cpu = self.events.get(&(event as u32), 0).map_err(map_failed(maps::EVENTS))?;
+            let per_cpu = self.events.get(&(event as u32), 0).map_err(refused(maps::EVENTS))?;
             Ok(per_cpu.iter().sum())
         };
         Ok(ExpressCounters {
@@ -440,15 +433,15 @@ impl Express {
     }
 
     fn forget(&mut self, port: PortId, index: u32) -> Result<(), ExpressError> {
-        self.tags.remove(&index).map_err(map_failed(maps::TAGS))?;
-        self.exits.set(u32::from(port.0), abi::Exit::default(), 0).map_err(map_failed(maps::EXITS))
+        self.tags.remove(&index).map_err(refused(maps::TAGS))?;
+        Ok(self.exits.set(u32::from(port.0), abi::Exit::default(), 0).map_err(refused(maps::EXITS))?)
     }
 
     fn clear_counts(&mut self, tag: u32) -> Result<(), ExpressError> {
         let processors = aya::util::nr_cpus().map_err(|(what, source)| step(what)(source))?;
         let zero = vec![abi::PortCounts::default(); processors];
         let zero = zero.try_into().map_err(step("a counter for each processor"))?;
-        self.port_counts.set(tag, zero, 0).map_err(map_failed(maps::PORT_COUNTS))
+        Ok(self.port_counts.set(tag, zero, 0).map_err(refused(maps::PORT_COUNTS))?)
     }
 }
 
@@ -518,7 +511,7 @@ fn program_of(role: Role) -> &'static str {
 fn descriptor(object: &Ebpf, name: &'static str) -> Result<OwnedFd, ExpressError> {
     let data = match object.map(name) {
         Some(Map::HashMap(data) | Map::Array(data)) => data,
-        _ => return Err(ExpressError::Missing { name }),
+        _ => return Err(MapFault::Missing { name }.into()),
     };
     data.fd().as_fd().try_clone_to_owned().map_err(step(&format!("another descriptor of {name}")))
 }
@@ -526,30 +519,18 @@ fn descriptor(object: &Ebpf, name: &'static str) -> Result<OwnedFd, ExpressError
 /// Another handle on the map behind `descriptor`.
 fn another<K: Pod, V: Pod>(descriptor: &OwnedFd, name: &'static str) -> Result<BpfMap<MapData, K, V>, ExpressError> {
     let copy = descriptor.try_clone().map_err(step(&format!("another descriptor of {name}")))?;
-    let data = MapData::from_fd(copy).map_err(map_failed(name))?;
-    Map::HashMap(data).try_into().map_err(map_failed(name))
+    let data = MapData::from_fd(copy).map_err(refused(name))?;
+    Ok(Map::HashMap(data).try_into().map_err(refused(name))?)
 }
 
 fn all_of<K: Pod, V: Pod>(map: &BpfMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, ExpressError> {
     // Workers remove entries meanwhile; then the kernel begins again, and may show some twice.
-    map.iter().take(LISTED).collect::<Result<_, _>>().map_err(map_failed(name))
+    Ok(map.iter().take(LISTED).collect::<Result<_, _>>().map_err(refused(name))?)
 }
 
 fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ExpressError> {
     let program = object.program_mut(name).ok_or(ExpressError::Missing { name })?;
     program.try_into().map_err(|source| ExpressError::Program { name, source })
-}
-
-fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, ExpressError>
-where
-    T: TryFrom<Map, Error = MapError>,
-{
-    let map = object.take_map(name).ok_or(ExpressError::Missing { name })?;
-    map.try_into().map_err(map_failed(name))
-}
-
-fn map_failed(name: &'static str) -> impl FnOnce(MapError) -> ExpressError {
-    move |source| ExpressError::Map { name, source }
 }
 
 fn step(step: &str) -> impl FnOnce(io::Error) -> ExpressError + use<> {

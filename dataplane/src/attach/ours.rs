@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io,
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
     sync::Arc,
@@ -10,38 +9,19 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+    maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use ipnetwork::Ipv6Network;
 use vxlane_abi::{self as abi, maps};
 
-use super::mapped::Mapped;
+use super::{
+    mapped::Mapped,
+    maps::{MapFault, refused, take},
+};
 use crate::{
     nat::{Board, BoardPart},
     tables::LocalVtep,
 };
-
-/// Why a program would not be told what is ours.
-#[derive(Debug, thiserror::Error)]
-pub enum OursError {
-    /// The object is not the one this was written for.
-    #[error("the object has no {name}")]
-    Missing {
-        /// The map it lacks.
-        name: &'static str,
-    },
-    /// The map of lent ports would not be mapped into memory.
-    #[error("mmap of BPF map {}", maps::LEASES)]
-    Board(#[source] io::Error),
-    /// A map would not be written.
-    #[error("BPF map {name}")]
-    Map {
-        /// Its name.
-        name: &'static str,
-        /// What aya or the kernel answered.
-        source: MapError,
-    },
-}
 
 /// Which frames of an uplink are ours. Until something is said, none is.
 pub struct Ours {
@@ -72,7 +52,7 @@ impl PartialEq for Boards {
 
 impl Ours {
     /// Takes the maps out of `object`.
-    pub(super) fn of(object: &mut Ebpf) -> Result<Self, OursError> {
+    pub(super) fn of(object: &mut Ebpf) -> Result<Self, MapFault> {
         Ok(Self {
             vtep: take(object, maps::VTEP)?,
             vtep6: take(object, maps::VTEP6)?,
@@ -91,9 +71,9 @@ impl Ours {
     /// Says at which IPv6 address ports are lent, and packets to which prefixes are ours.
     ///
     /// # Errors
-    /// [`OursError::Map`]
-    pub fn set_outside_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), OursError> {
-        let failed = || failed(maps::PREFIXES6);
+    /// [`MapFault`]
+    pub fn set_outside_v6(&mut self, lent: Option<Ipv6Addr>, routed: &HashSet<Ipv6Network>) -> Result<(), MapFault> {
+        let failed = || refused(maps::PREFIXES6);
         for prefix in self.routed.difference(routed) {
             self.prefixes6.remove(&key(*prefix)).map_err(failed())?;
         }
@@ -103,50 +83,39 @@ impl Ours {
         self.routed.clone_from(routed);
         let address = lent.map_or([0; 16], |address| address.octets());
         let prefixes = u32::try_from(routed.len()).unwrap_or(u32::MAX);
-        self.outside6.set(0, abi::Outside6 { address, prefixes }, 0).map_err(self::failed(maps::OUTSIDE6))
+        self.outside6.set(0, abi::Outside6 { address, prefixes }, 0).map_err(refused(maps::OUTSIDE6))
     }
 
     /// Says which datagrams are ours: VXLAN to an address of `local`, and what is for a lent port of
     /// `outside`, which is the IPv4 address of `local`, if that has one.
     ///
     /// # Errors
-    /// [`OursError::Map`]
-    pub fn set_vtep(&mut self, local: &LocalVtep, outside: Option<Ipv4Addr>) -> Result<(), OursError> {
+    /// [`MapFault`]
+    pub fn set_vtep(&mut self, local: &LocalVtep, outside: Option<Ipv4Addr>) -> Result<(), MapFault> {
         let port_of = |known: bool| if known { local.port.to_be_bytes() } else { [0; 2] };
         let address = local.v4.or(outside).map_or([0; 4], |address| address.octets());
         let vtep = abi::VtepAddress { address, port: port_of(local.v4.is_some()), reserved: [0; 2] };
-        self.vtep.set(0, vtep, 0).map_err(failed(maps::VTEP))?;
+        self.vtep.set(0, vtep, 0).map_err(refused(maps::VTEP))?;
         let address = local.v6.map_or([0; 16], |address| address.octets());
         let vtep6 = abi::Vtep6Address { address, port: port_of(local.v6.is_some()), reserved: [0; 6] };
-        self.vtep6.set(0, vtep6, 0).map_err(failed(maps::VTEP6))
+        self.vtep6.set(0, vtep6, 0).map_err(refused(maps::VTEP6))
     }
 }
 
-fn boards(object: &mut Ebpf) -> Result<Boards, OursError> {
+fn boards(object: &mut Ebpf) -> Result<Boards, MapFault> {
     let map = match object.take_map(maps::LEASES) {
         Some(Map::Array(map)) => map,
-        _ => return Err(OursError::Missing { name: maps::LEASES }),
+        _ => return Err(MapFault::Missing { name: maps::LEASES }),
     };
-    let words = Mapped::map(map.fd().as_fd(), abi::LEASE_WORDS as usize).map_err(OursError::Board)?;
+    let words = Mapped::map(map.fd().as_fd(), abi::LEASE_WORDS as usize)
+        .map_err(|source| MapFault::Unmapped { name: maps::LEASES, source })?;
     let whole: Board = Arc::new(words);
     let part = |words| Arc::new(BoardPart::new(&whole, words));
     Ok(Boards { v4: part(0..BOARD), v6: part(BOARD..2 * BOARD) })
 }
 
-fn take<T>(object: &mut Ebpf, name: &'static str) -> Result<T, OursError>
-where
-    T: TryFrom<Map, Error = MapError>,
-{
-    let map = object.take_map(name).ok_or(OursError::Missing { name })?;
-    map.try_into().map_err(failed(name))
-}
-
 fn key(prefix: Ipv6Network) -> Key<[u8; 16]> {
     Key::new(prefix.prefix().into(), prefix.network().octets())
-}
-
-fn failed(name: &'static str) -> impl FnOnce(MapError) -> OursError {
-    move |source| OursError::Map { name, source }
 }
 
 /// Words of the board of one internet protocol.
