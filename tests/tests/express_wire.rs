@@ -8,7 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -58,12 +58,21 @@ enum Out {
 struct Findings {
     packets: u64,
     faults: Vec<String>,
-    /// By ports: number and identification that the next segment of a stream must have.
-    next: HashMap<(u16, u16), (u32, u16)>,
+    /// By ports.
+    streams: HashMap<(u16, u16), Stream>,
     /// Segments that followed the one before.
     followed: u64,
     /// Of those, whose sender had sent something else in between, such as a segment again.
     after_others: u64,
+}
+
+/// One way of a TCP connection, far shorter than 65,536 packets.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Number and identification that the next segment should have.
+    next: Option<(u32, u16)>,
+    /// The identifications so far.
+    used: HashSet<u16>,
 }
 
 impl Findings {
@@ -86,7 +95,8 @@ impl Findings {
         }
     }
 
-    /// Segments of one stream have identifications that count up, as the sender's kernel gives them.
+    /// Segments of one stream have identifications that count up, as the sender's kernel gives them,
+    /// and no two have the same. What was sent again, and overtook, may come with a higher one first.
     fn fault_in_sequence(&mut self, inner: &[u8]) -> Option<String> {
         let packet = SlicedPacket::from_ethernet(inner).ok()?;
         let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (&packet.net, &packet.transport) else {
@@ -94,13 +104,17 @@ impl Findings {
         };
         let (number, length) = (tcp.sequence_number(), u32::try_from(tcp.payload().len()).unwrap());
         let identification = ip.header().identification();
-        let next = (number.wrapping_add(length), identification.wrapping_add(1));
-        let expected = self.next.insert((tcp.source_port(), tcp.destination_port()), next);
-        let (_, expected) = expected.filter(|&(expected, _)| expected == number && length > 0)?;
-        self.followed += 1;
-        let between = identification.wrapping_sub(expected);
-        self.after_others += u64::from(between > 0);
-        (between > 64).then(|| format!("identification {identification}, expected {expected}"))
+        let stream = self.streams.entry((tcp.source_port(), tcp.destination_port())).or_default();
+        let expected = stream.next.replace((number.wrapping_add(length), identification.wrapping_add(1)));
+        if length == 0 {
+            return None;
+        }
+        if let Some((_, expected)) = expected.filter(|&(expected, _)| expected == number) {
+            self.followed += 1;
+            self.after_others += u64::from(identification != expected);
+        }
+        let is_new = stream.used.insert(identification);
+        (!is_new).then(|| format!("identification {identification} a second time"))
     }
 }
 
