@@ -95,7 +95,7 @@ fn what_is_no_request_is_refused_and_changes_nothing() {
     assert_eq!(create(&home, &body).1["code"], "too_large");
     // Also where the length is not told beforehand, and where it is told and the body does not come.
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 16, "x".repeat(1 << 16)).repeat(17);
-    let head = "POST /v1/networks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /v1/networks HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(raw(&home, format!("{head}{chunk}0\r\n\r\n").as_bytes()).0, 413);
     for bytes in [&b"\0\0\0\0\r\n\r\n"[..], b"GET\r\n\r\n", b"GET /v1/status HTTP/9.9\r\n\r\n"] {
         assert_eq!(raw(&home, bytes).0, 400, "{bytes:?}");

@@ -35,6 +35,8 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 const UPLINK: PortId = PortId(0);
 /// Bytes of a simulated transmit frame.
 const FRAME_LEN: usize = 2048;
+/// Stations that a worker has room for: the table is made anew for each of very many simulations.
+const STATIONS: usize = 1024;
 /// Frames that a simulated port can have waiting.
 const DEPTH: usize = 4096;
 
@@ -339,7 +341,7 @@ impl Host {
             })
             .collect();
         let mut worker =
-            Worker::new(WorkerId(0), 65_536, Arc::new(tables(me, peers, plan, &ports)), Arc::<[Mailbox]>::from([]));
+            Worker::new(WorkerId(0), STATIONS, Arc::new(tables(me, peers, plan, &ports)), Arc::<[Mailbox]>::from([]));
         let mut open = |port| {
             let (receive, transmit, cable) = Cable::plug(DEPTH, FRAME_LEN);
             // Without a registry there is no descriptor to watch, hence nothing that can fail.
