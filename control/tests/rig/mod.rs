@@ -19,6 +19,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// The binary under test.
@@ -45,6 +46,15 @@ impl Namespace {
     /// `ip` in this namespace; returns what it printed.
     pub(crate) fn ip(&self, arguments: &str) -> String {
         run(Command::new("ip").args(["-n", &self.0]).args(arguments.split_whitespace()))
+    }
+
+    /// What its interfaces have lost by their own account: name, received and sent.
+    pub(crate) fn lost_by_links(&self) -> Vec<(String, u64, u64)> {
+        let links: Vec<Value> = serde_json::from_str(&self.ip("-s -j link")).unwrap();
+        let number = |link: &Value, way: &str, what: &str| link["stats64"][way][what].as_u64().unwrap_or(0);
+        let lost = |link: &Value, way: &str| number(link, way, "dropped") + number(link, way, "errors");
+        let all = links.iter().map(|link| (link["ifname"].to_string(), lost(link, "rx"), lost(link, "tx")));
+        all.filter(|&(_, received, sent)| received + sent > 0).collect()
     }
 
     /// A veth from `interface` here to `eth0` of a new container at `address`.
@@ -186,7 +196,7 @@ impl Home {
     }
 
     /// The JSON answer to `arguments`.
-    pub(crate) fn json(&self, arguments: &str) -> serde_json::Value {
+    pub(crate) fn json(&self, arguments: &str) -> Value {
         let output = self.ask(&format!("{arguments} --json"));
         assert!(output.status.success(), "{arguments}: {output:?}");
         serde_json::from_slice(&output.stdout).unwrap()

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Namespace, inside};
+use serde_json::Value;
+
+use super::{Home, Namespace, inside};
 
 /// Datagrams a second.
 pub(crate) const RATE: u64 = 10_000;
@@ -41,9 +44,38 @@ pub(crate) struct Fate {
 
 impl Fate {
     /// How many of the probes with these numbers did not arrive.
-    pub(crate) fn lost(&self, numbers: std::ops::Range<u64>) -> u64 {
+    pub(crate) fn lost(&self, numbers: Range<u64>) -> u64 {
         let has = |number: u64| usize::try_from(number).is_ok_and(|number| self.arrived.get(number) == Some(&true));
         numbers.filter(|&number| !has(number)).count() as u64
+    }
+}
+
+/// Probes of the times in which a daemon was away. As many wait for it as its ring has room for;
+/// on a machine that is slow at the time more may come, and only these may be lost.
+#[derive(Debug)]
+pub(crate) struct Away {
+    ring: u64,
+    /// How many were sent, each time.
+    sent: Vec<u64>,
+}
+
+impl Away {
+    /// For a daemon of `home` that probes reach by `interface`.
+    pub(crate) fn new(home: &Home, interface: &str) -> Self {
+        let status = home.json("status");
+        let is_ring = |frames: &&Value| frames["interface"] == interface && frames["half"] == "receive";
+        let ring = status["frames"].as_array().unwrap().iter().find(is_ring).unwrap()["total"].as_u64().unwrap();
+        Self { ring, sent: Vec::new() }
+    }
+
+    /// These were sent from before the daemon went until the next one carried some.
+    pub(crate) fn was(&mut self, sent: Range<u64>) {
+        self.sent.push(sent.end - sent.start);
+    }
+
+    /// Those that found no room.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.sent.iter().map(|sent| sent.saturating_sub(self.ring)).sum()
     }
 }
 
@@ -123,7 +155,7 @@ fn receive(sink: &UdpSocket, stop: &AtomicBool, sent: &AtomicU64, last: &AtomicU
     loop {
         match sink.recv(&mut bytes) {
             Ok(length) => {
-                let number = |range: std::ops::Range<usize>| u64::from_be_bytes(bytes[range].try_into().unwrap());
+                let number = |range: Range<usize>| u64::from_be_bytes(bytes[range].try_into().unwrap());
                 assert_eq!((length, number(0..8)), (64, MARK), "not a probe");
                 let index = usize::try_from(number(8..16)).unwrap();
                 if arrived.len() <= index {
