@@ -281,7 +281,7 @@ pub(crate) fn run(command: &mut Command) -> String {
 }
 
 /// Waits up to five seconds for `condition`.
-pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(5), "not within 5 s: {what}");
