@@ -52,7 +52,7 @@ impl Rig {
                 network + &format!("[[endpoint]]\nnetwork = \"{name}\"\ninterface = \"{interface}\"\n")
             };
             let red = if peer == 1 { network("red", 6000, "r0") } else { String::new() };
-            // What endpoints get of it is less: `Home::ring`.
+            // For the uplink; what endpoints get is less, and `Away` asks how much.
             let ends = "[underlay]\ninterface = \"u0\"\n[dataplane]\nring = 16384\n";
             Home::with_rings(&format!("{ends}{}{red}", network("blue", 5000, "b0")))
         };
@@ -123,8 +123,7 @@ fn a_planned_restart_loses_nothing_at_ten_thousand_packets_a_second() {
         times.push(start.elapsed());
         assert_eq!(state(&rig.homes[side]), before[side], "turn {turn}");
         weights.push(weight(&daemons[side]));
-        probe.await_arrival();
-        away.was(from..probe.sent());
+        away.since(from, &probe);
     }
     let sent = probe.sent();
     let fate = probe.finish();
@@ -253,14 +252,17 @@ fn a_restart_into_a_program_or_a_file_that_cannot_be_is_refused() {
     marks.push(("refused again", from));
     ask(&rig.homes[0], "restart");
     marks.push(("restarted", probe.sent()));
-    probe.await_arrival();
-    let restart = from..probe.sent();
-    away.was(restart.clone());
+    let restart = away.since(from, &probe);
     let fate = probe.finish();
     let lost: Vec<u64> = (0..fate.sent).filter(|&number| fate.lost(number..number + 1) > 0).collect();
     assert!(lost.iter().all(|number| restart.contains(number)), "{lost:?}; {marks:?}");
-    let links = [&rig.blue[0], &rig.hosts[0], &rig.hosts[1], &rig.blue[1]].map(Namespace::lost_by_links);
-    assert!(lost.len() as u64 <= away.beyond(), "{} of {}; {away:?}; by links {links:?}", lost.len(), fate.sent);
+    assert!(
+        lost.len() as u64 <= away.beyond(),
+        "{} of {}; {away:?}; by links {:?}",
+        lost.len(),
+        fate.sent,
+        [&rig.blue[0], &rig.hosts[0], &rig.hosts[1], &rig.blue[1]].map(Namespace::lost_by_links)
+    );
     assert_eq!(daemon.terminate(), Some(0));
 }
 

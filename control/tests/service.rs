@@ -206,8 +206,7 @@ fn a_service_manager_that_keeps_descriptors_gives_them_to_the_next_daemon_and_no
         daemon = start_with(&host, &home, &kept);
         keep(&socket, &mut kept, "READY=1");
         assert_eq!(kept.len(), 9, "{:?}", kept.keys());
-        probe.await_arrival();
-        away.was(from..probe.sent());
+        away.since(from, &probe);
     }
     let fate = probe.finish();
     // A kill may cost what the worker had in its hands.

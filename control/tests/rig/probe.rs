@@ -68,9 +68,12 @@ impl Away {
         Self { ring, sent: Vec::new() }
     }
 
-    /// These were sent from before the daemon went until the next one carried some.
-    pub(crate) fn was(&mut self, sent: Range<u64>) {
+    /// Waits until a daemon carries probes again. Returns those sent since `from`, when one was there last.
+    pub(crate) fn since(&mut self, from: u64, probe: &Probe) -> Range<u64> {
+        probe.await_arrival();
+        let sent = from..probe.sent();
         self.sent.push(sent.end - sent.start);
+        sent
     }
 
     /// Those that found no room.
